@@ -1,0 +1,309 @@
+"""The one typed schema of params.yaml and mlflow/policy.yaml.
+
+Every knob is declared here once, with its default, its bounds and its comment; `render` writes the YAML files from it.
+Objects are frozen, unknown keys are refused, and an error names the key, what was expected, and what was found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from pipelines.errors import ConfigurationError
+from pipelines.records import Task
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TaskSection(Section):
+    """what the network learns to say"""
+
+    kind: Literal["binary", "multilabel", "multiclass"] = Field("binary", description="binary, multilabel or multiclass")
+    targets: tuple[str, ...] = Field((), description="label columns (0, 1 or empty); [] lets ingest declare them from the table")
+    classes: tuple[str, ...] = Field((), description="the classes of a multiclass target, in order")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TaskSection:
+        if self.kind != "multilabel" and len(self.targets) > 1:
+            raise ValueError(f"one target for a {self.kind} task, got {len(self.targets)}; set kind: multilabel for several")
+        if (self.kind == "multiclass") != bool(self.classes):
+            raise ValueError("classes for a multiclass task, and only there")
+        if self.kind == "multiclass" and len(self.classes) < 2:
+            raise ValueError("at least two classes")
+        return self
+
+    def declared(self) -> Task:
+        """The task, once its targets are declared.
+
+        Raises:
+            ConfigurationError: `task.targets` is still empty.
+        """
+        if not self.targets:
+            raise ConfigurationError(
+                "params.yaml task.targets: expected the label columns to learn, got []; "
+                "run `radtransfer ingest SOURCE --labels FILE.csv` or name them"
+            )
+        return Task(self.kind, self.targets, self.classes)
+
+
+class IngestSection(Section):
+    """de-identified DICOM into data/"""
+
+    source: str | None = Field(None, description="folder of DICOM files, searched recursively; for scheduled runs")
+    labels: str | None = Field(None, description="CSV file of labels; for scheduled runs")
+    labels_key: Literal["auto", "sop_instance_uid", "accession_number", "file"] = Field(
+        "auto", description="what a label row names: sop_instance_uid, accession_number, file, or auto (by the column's name)"
+    )
+    labels_column: str | None = Field(None, description="the column that holds the key; null finds it by its name")
+    modalities: tuple[str, ...] = Field(("CR", "DX", "RG"), description="other modalities are set aside")
+    burned_in: Literal["quarantine", "keep"] = Field(
+        "quarantine", description="what becomes of images whose header says BurnedInAnnotation YES"
+    )
+
+
+class PrepareSection(Section):
+    """DICOM into fixed-size grayscale arrays"""
+
+    size: int = Field(224, ge=32, le=2048, description="rows and columns of a prepared image")
+    depth: Literal["uint8", "uint16"] = Field("uint8", description="grey levels of the store")
+    percentiles: tuple[float, float] = Field((0.5, 99.5), description="window where the header has none, in percent")
+    shard_images: int = Field(256, ge=1, le=65536, description="images per array file")
+    workers: int = Field(0, ge=0, le=256, description="processes; 0 takes every core")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> PrepareSection:
+        if not 0 <= self.percentiles[0] < self.percentiles[1] <= 100:
+            raise ValueError("percentiles: expected 0 ≤ low < high ≤ 100")
+        return self
+
+
+class CheckSection(Section):
+    """expectations on the prepared images and labels"""
+
+    modalities: tuple[str, ...] = Field(("CR", "DX", "RG"), description="allowed modalities")
+    views: tuple[str, ...] = Field((), description="allowed views (an image may have none); [] allows all")
+    body_parts: tuple[str, ...] = Field((), description="allowed body parts (an image may have none); [] allows all")
+    min_images: int = Field(50, ge=1, description="fewest prepared and labelled images")
+    min_images_per_class: int = Field(10, ge=2, description="fewest images with, and without, each finding")
+    prevalence: tuple[float, float] = Field((0.02, 0.98), description="bounds on the fraction of images with each finding")
+    max_left_out: Fraction = Field(0.05, description="largest fraction of images that prepare may leave out")
+    min_std: Fraction = Field(0.02, description="below this contrast an image counts as blank")
+    max_saturated: Fraction = Field(0.6, description="largest fraction of pixels at the lowest or at the highest grey level")
+
+
+class SplitSection(Section):
+    """patients into train, validation and test"""
+
+    seed: int = Field(17, ge=0, description="another seed gives another split")
+    validation: Fraction = Field(0.15, description="fraction of patients to choose epochs and thresholds on")
+    test: Fraction = Field(0.15, description="fraction of patients for the final evaluation")
+    stratify_by: tuple[str, ...] = Field(("site",), description="index columns to balance, besides the labels")
+
+    @model_validator(mode="after")
+    def _leaves_training(self) -> SplitSection:
+        if not 0 < self.validation + self.test < 1 or not self.validation or not self.test:
+            raise ValueError("validation > 0, test > 0 and validation + test < 1")
+        return self
+
+
+class StrategySection(Section):
+    """how to transfer"""
+
+    name: Literal["feature_extraction", "differential", "full", "scratch"] = Field(
+        "differential", description="feature_extraction, differential, full or scratch"
+    )
+    learning_rate: float | None = Field(None, gt=0, le=10, description="rate of the head; null takes the strategy's default")
+    decay: float = Field(
+        0.3, gt=0, le=1, description="differential: each group's rate is this times the next one's, from head to stem"
+    )
+    warmup_epochs: float = Field(1.0, ge=0, description="epochs of linear warm-up; then a cosine to zero")
+    batch_norm: Literal["frozen", "trained"] | None = Field(None, description="null takes the strategy's default")
+
+
+class AugmentSection(Section):
+    """random changes to training images, on the device"""
+
+    rotate_degrees: float = Field(7.0, ge=0, le=180, description="largest rotation")
+    shift: Fraction = Field(0.05, description="largest shift, as a fraction of the size")
+    scale: Fraction = Field(0.08, description="largest change of size, as a fraction")
+    brightness: Fraction = Field(0.1, description="largest change of brightness, as a fraction of the range")
+    contrast: Fraction = Field(0.15, description="largest change of contrast, as a fraction")
+    flip: bool = Field(False, description="mirror left and right; false keeps the heart on its side")
+
+
+class OperatingPointSection(Section):
+    """how thresholds are chosen, on the validation part"""
+
+    rule: Literal["youden", "sensitivity", "specificity"] = Field(
+        "youden", description="youden, or sensitivity or specificity of at least `value`"
+    )
+    value: Fraction = Field(0.9, description="the sensitivity or specificity to reach")
+
+
+class TrainSection(Section):
+    """transfer learning"""
+
+    backbone: str = Field("resnet18", description="resnet18, resnet50, densenet121, efficientnet_b0 or mobilenet_v2")
+    weights: str = Field("imagenet", description="imagenet, or the name of a weight passport; strategy scratch uses none")
+    seed: int = Field(17, ge=0, description="same seed, same machine: same weights to the bit on CPU")
+    epochs: int = Field(20, ge=1, le=10000, description="most epochs")
+    batch_size: int = Field(32, ge=2, le=65536, description="images per step")
+    weight_decay: float = Field(0.01, ge=0, le=1, description="AdamW weight decay")
+    dropout: float = Field(0.2, ge=0, lt=1, description="dropout before the head")
+    class_weighting: Literal["none", "balanced"] = Field("balanced", description="none, or balanced by training prevalence")
+    patience: int = Field(6, ge=1, description="epochs without a better validation AUROC before stopping")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto takes bf16 on GPUs that have it, else fp32")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="auto takes cuda, then mps, then cpu")
+    strategy: StrategySection = StrategySection()
+    augment: AugmentSection = AugmentSection()
+    operating_point: OperatingPointSection = OperatingPointSection()
+
+
+class EvaluateSection(Section):
+    """metrics on the test part and the review packet"""
+
+    bootstrap: int = Field(1000, ge=100, le=100000, description="patient-level bootstrap resamples for the 95% intervals")
+    seed: int = Field(17, ge=0, description="seed of the bootstrap")
+    bins: int = Field(10, ge=2, le=100, description="bins of the reliability plot and the ECE (equal counts)")
+    worst: int = Field(8, ge=0, le=64, description="false positives and false negatives shown in the packet, each")
+
+
+class RegisterSection(Section):
+    """MLflow run and model version"""
+
+    experiment: str = Field("radtransfer", min_length=1, description="MLflow experiment")
+    model: str = Field("radiograph-classifier", min_length=1, description="name of the registered model")
+
+
+class Config(Section):
+    """All of params.yaml."""
+
+    task: TaskSection = TaskSection()
+    ingest: IngestSection = IngestSection()
+    prepare: PrepareSection = PrepareSection()
+    check: CheckSection = CheckSection()
+    split: SplitSection = SplitSection()
+    train: TrainSection = TrainSection()
+    evaluate: EvaluateSection = EvaluateSection()
+    registration: RegisterSection = Field(RegisterSection(), alias="register")
+
+
+class Policy(Section):
+    """Gates that a version must pass to become the challenger (mlflow/policy.yaml)."""
+
+    min_auroc_lower_bound: Fraction = Field(0.7, description="lower end of the 95% interval of the test AUROC (macro mean)")
+    max_ece: Fraction = Field(0.15, description="expected calibration error on the test part")
+    require_quality: bool = Field(True, description="every `error` expectation passed")
+    require_no_leakage: bool = Field(True, description="the leakage certificate is clean and is that of this split")
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def load(path: Path, overrides: Iterable[str] = ()) -> Config:
+    """Read params.yaml and apply `section.key=value` overrides (values are YAML).
+
+    Raises:
+        ConfigurationError: the file is missing, is not YAML, or a key or value is not one of the schema.
+    """
+    values = _read(path, "run `radtransfer init DIR` to make a workspace")
+    for override in overrides:
+        values = _overridden(values, override)
+    return validate(Config, values, path.name)
+
+
+def load_policy(path: Path) -> Policy:
+    """Read mlflow/policy.yaml; errors as for `load`."""
+    return validate(Policy, _read(path, "run `radtransfer init DIR` to write the default policy"), path.name)
+
+
+def validate(schema: type[Model], values: dict[str, Any], where: str) -> Model:
+    """Check `values` against `schema`.
+
+    Raises:
+        ConfigurationError: naming every key that is wrong, what was expected and what was found.
+    """
+    try:
+        return schema.model_validate(values)
+    except ValidationError as error:
+        raise ConfigurationError("\n".join(_explained(item, where) for item in error.errors())) from None
+
+
+def render(config: BaseModel) -> str:
+    """The YAML text of a configuration, with the schema's comments."""
+    return "\n".join(_lines(config, "")) + "\n"
+
+
+def _lines(section: BaseModel, indent: str) -> list[str]:
+    lines: list[str] = []
+    for attribute, field in type(section).model_fields.items():
+        value, name = getattr(section, attribute), field.alias or attribute
+        if isinstance(value, BaseModel):
+            lines += [""] if not indent and lines else []
+            lines.append(f"{indent}{name}:  # {type(value).__doc__}")
+            lines += _lines(value, indent + "  ")
+        else:
+            plain = list(value) if isinstance(value, tuple) else value
+            text = yaml.safe_dump(plain, default_flow_style=True, allow_unicode=True).removesuffix("...\n").strip()
+            lines.append(f"{indent}{name}: {text}  # {field.description}")
+    return lines
+
+
+def _read(path: Path, remedy: str) -> dict[str, Any]:
+    if not path.is_file():
+        raise ConfigurationError(f"{path.name}: expected in {path.parent}, found nothing; {remedy}")
+    try:
+        values = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path.name}: not YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigurationError(f"{path.name}: expected sections, got {type(values).__name__}")
+    return values
+
+
+def parse_override(override: str) -> tuple[list[str], Any]:
+    """Split `section.key=value` into its keys and its YAML value.
+
+    Raises:
+        ConfigurationError: there is no `=` or no key, or the value is not YAML.
+    """
+    name, separator, text = override.partition("=")
+    keys = name.strip().split(".")
+    if not separator or not all(keys):
+        raise ConfigurationError(f"--set: expected section.key=value, got {override!r}")
+    try:
+        return keys, yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"--set {name}: the value is not YAML: {error}") from error
+
+
+def _overridden(values: dict[str, Any], override: str) -> dict[str, Any]:
+    keys, value = parse_override(override)
+    changed = dict(values)
+    node = changed
+    for key in keys[:-1]:
+        child = node.get(key)
+        if child is not None and not isinstance(child, dict):
+            raise ConfigurationError(f"--set {'.'.join(keys)}: {key} holds a value, not keys")
+        node[key] = dict(child or {})
+        node = node[key]
+    node[keys[-1]] = value
+    return changed
+
+
+def _explained(item: Any, where: str) -> str:
+    key = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        return f"{where} {key}: unknown key; see `radtransfer init --help` for a fresh params.yaml with every key"
+    if item["type"] == "value_error":
+        return f"{where} {key}: expected {item['ctx']['error']}"
+    expected = item["msg"][0].lower() + item["msg"][1:]
+    return f"{where} {key}: {expected}, got {item['input']!r}"

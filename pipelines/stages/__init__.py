@@ -1,0 +1,98 @@
+"""The steps of the work, one module each with one `run`, and the table of those that DVC reproduces.
+
+The table is the contents page of the pipeline: `dvc.yaml` is rendered from it, the flows take their task names from it,
+and a test holds it against `dvc.yaml`, `params.yaml` and the schema.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of the reproducible pipeline; every path is relative to the workspace.
+
+    Attributes:
+        name: the module under `pipelines.stages`, the command `radtransfer NAME`, and the section of params.yaml.
+        deps: files and folders read.
+        params: sections of params.yaml read, besides its own.
+        code: sources under the package that decide the result.
+        outs: files and folders written, cached by DVC.
+        metrics: JSON files for `dvc metrics`, kept in git.
+        plots: files for `dvc plots`, cached by DVC.
+        keep: leave the earlier outputs in place, since the stage adds to them.
+    """
+
+    name: str
+    deps: tuple[str, ...]
+    code: tuple[str, ...]
+    outs: tuple[str, ...]
+    params: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ()
+    plots: tuple[str, ...] = ()
+    keep: bool = False
+
+
+STAGES = (
+    Stage(
+        "prepare",
+        deps=("data/dicom", "data/manifest.parquet"),
+        code=("pipelines/stages/prepare.py", "pipelines/imaging"),
+        outs=("artifacts/prepared",),
+        keep=True,
+    ),
+    Stage(
+        "check",
+        deps=("artifacts/prepared/index.parquet", "data/labels.parquet"),
+        params=("task",),
+        code=("pipelines/stages/check.py", "pipelines/quality"),
+        outs=("artifacts/quality",),
+    ),
+    Stage(
+        "split",
+        deps=("artifacts/prepared/index.parquet", "data/labels.parquet", "artifacts/quality/result.json"),
+        params=("task",),
+        code=("pipelines/stages/split.py", "pipelines/quality/leakage.py"),
+        outs=("artifacts/split.parquet", "artifacts/leakage.json"),
+    ),
+    Stage(
+        "train",
+        deps=("artifacts/prepared", "data/labels.parquet", "artifacts/split.parquet"),
+        params=("task",),
+        code=(
+            "pipelines/stages/train.py",
+            "pipelines/models",
+            "pipelines/transfer",
+            "pipelines/training",
+            "pipelines/inference.py",
+        ),
+        outs=("artifacts/model/model.safetensors", "artifacts/model/model.json", "artifacts/model/validation.parquet"),
+        plots=("artifacts/model/history.csv",),
+    ),
+    Stage(
+        "evaluate",
+        deps=(
+            "artifacts/model",
+            "artifacts/prepared",
+            "data/labels.parquet",
+            "artifacts/split.parquet",
+            "artifacts/leakage.json",
+            "artifacts/quality/result.json",
+        ),
+        params=("task",),
+        code=("pipelines/stages/evaluate.py", "pipelines/metrics", "pipelines/inference.py", "pipelines/packet.py"),
+        outs=(
+            "artifacts/evaluation/predictions.parquet",
+            "artifacts/evaluation/packet.html",
+            "artifacts/evaluation/figures",
+        ),
+        metrics=("artifacts/evaluation/metrics.json",),
+        plots=(
+            "artifacts/evaluation/roc.csv",
+            "artifacts/evaluation/precision_recall.csv",
+            "artifacts/evaluation/reliability.csv",
+            "artifacts/evaluation/confusion.csv",
+        ),
+    ),
+)
