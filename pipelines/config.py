@@ -6,6 +6,7 @@ Objects are frozen, unknown keys are refused, and an error names the key, what w
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -234,7 +235,7 @@ def validate(schema: type[Model], values: dict[str, Any], where: str) -> Model:
     try:
         return schema.model_validate(values)
     except ValidationError as error:
-        raise ConfigurationError("\n".join(_explained(item, where) for item in error.errors())) from None
+        raise ConfigurationError("\n".join(_explained(item, schema, where) for item in error.errors())) from None
 
 
 def render(config: BaseModel) -> str:
@@ -299,11 +300,19 @@ def _overridden(values: dict[str, Any], override: str) -> dict[str, Any]:
     return changed
 
 
-def _explained(item: Any, where: str) -> str:
+def _explained(item: Any, schema: type[BaseModel], where: str) -> str:
     key = ".".join(str(part) for part in item["loc"])
     if item["type"] == "extra_forbidden":
-        return f"{where} {key}: unknown key; see `radtransfer init --help` for a fresh params.yaml with every key"
+        return f"{where} {key}: unknown key; {_suggestion(schema, item['loc'])}"
     if item["type"] == "value_error":
         return f"{where} {key}: expected {item['ctx']['error']}"
     expected = item["msg"][0].lower() + item["msg"][1:]
     return f"{where} {key}: {expected}, got {item['input']!r}"
+
+
+def _suggestion(schema: type[BaseModel], place: tuple[str, ...]) -> str:
+    for part in place[:-1]:
+        schema = type(schema.model_fields[part].default)
+    known = [field.alias or name for name, field in schema.model_fields.items()]
+    close = difflib.get_close_matches(str(place[-1]), known, n=1)
+    return f"did you mean {close[0]}?" if close else f"known here: {', '.join(known)}"

@@ -15,7 +15,8 @@
     ├── WeightsError                     a checkpoint that is missing, altered or does not fit
     ├── TrainingError                    training cannot start, go on or be resumed
     ├── GateError                        the registration policy said no
-    └── ServiceError                     git, DVC, MLflow or Prefect did not do what it was asked
+    ├── ServiceError                     git, DVC, MLflow or Prefect did not do what it was asked
+    └── UnforeseenError                  anything else, with its text withheld
 
 A message says what, where, expected, actual and the remedy. It never holds identified data: no header values, no source
 file names, no label keys. Files are named by their pseudonym or by their line in the quarantine list.
@@ -23,6 +24,10 @@ file names, no label keys. Files are named by their pseudonym or by their line i
 
 from __future__ import annotations
 
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -96,3 +101,31 @@ class GateError(RadtransferError):
 
 class ServiceError(RadtransferError):
     """git, DVC, MLflow or Prefect did not do what it was asked."""
+
+
+class UnforeseenError(RadtransferError):
+    """Something that radtransfer did not expect; the text of the original error is withheld, since it may quote a header."""
+
+
+@contextmanager
+def discreet() -> Iterator[None]:
+    """Let our own errors through, and withhold the text of any other.
+
+    Raises:
+        UnforeseenError: in the place of an exception that is not ours; it names the exception's type and place.
+    """
+    try:
+        yield
+    except RadtransferError:
+        raise
+    except Exception as error:
+        ours = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_ours(frame.filename)]
+        where = f"{Path(ours[-1].filename).name}:{ours[-1].lineno}" if ours else "a library"
+        raise UnforeseenError(
+            f"{type(error).__name__} in {where}; its text is withheld, since it may hold patient data: "
+            "set RADTRANSFER_DEBUG=1 to see it"
+        ) from None
+
+
+def _is_ours(filename: str) -> bool:
+    return Path(filename).is_relative_to(Path(__file__).parent)

@@ -57,6 +57,11 @@ class Paths:
         return self.data / "labels.parquet"
 
     @property
+    def flow(self) -> Path:
+        """How many files came in and what became of them: counts over all ingests (no identified data)."""
+        return self.data / "flow.json"
+
+    @property
     def artifacts(self) -> Path:
         return self.workspace / "artifacts"
 
