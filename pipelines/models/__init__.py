@@ -1,0 +1,1 @@
+"""Networks, and the passports of the weights that they start from."""
