@@ -20,7 +20,6 @@ class Stage:
         code: sources under the package that decide the result.
         outs: files and folders written, cached by DVC.
         metrics: JSON files for `dvc metrics`, kept in git.
-        plots: files for `dvc plots`, cached by DVC.
         keep: leave the earlier outputs in place, since the stage adds to them.
     """
 
@@ -30,7 +29,6 @@ class Stage:
     outs: tuple[str, ...]
     params: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ()
-    plots: tuple[str, ...] = ()
     keep: bool = False
 
 
@@ -53,7 +51,12 @@ STAGES = (
         "split",
         deps=("artifacts/prepared/index.parquet", "data/labels.parquet", "artifacts/quality/result.json"),
         params=("task",),
-        code=("pipelines/stages/split.py", "pipelines/quality/leakage.py"),
+        code=(
+            "pipelines/stages/split.py",
+            "pipelines/quality/tables.py",
+            "pipelines/quality/partition.py",
+            "pipelines/quality/leakage.py",
+        ),
         outs=("artifacts/split.parquet", "artifacts/leakage.json"),
     ),
     Stage(
@@ -67,14 +70,21 @@ STAGES = (
             "pipelines/training",
             "pipelines/inference.py",
         ),
-        outs=("artifacts/model/model.safetensors", "artifacts/model/model.json", "artifacts/model/validation.parquet"),
-        plots=("artifacts/model/history.csv",),
+        outs=(
+            "artifacts/model/model.safetensors",
+            "artifacts/model/model.json",
+            "artifacts/model/validation.parquet",
+            "artifacts/model/history.csv",
+        ),
     ),
     Stage(
         "evaluate",
         deps=(
-            "artifacts/model",
+            "artifacts/model/model.safetensors",
+            "artifacts/model/model.json",
+            "artifacts/model/history.csv",
             "artifacts/prepared",
+            "data/flow.json",
             "data/labels.parquet",
             "artifacts/split.parquet",
             "artifacts/leakage.json",
@@ -86,13 +96,32 @@ STAGES = (
             "artifacts/evaluation/predictions.parquet",
             "artifacts/evaluation/packet.html",
             "artifacts/evaluation/figures",
-        ),
-        metrics=("artifacts/evaluation/metrics.json",),
-        plots=(
             "artifacts/evaluation/roc.csv",
             "artifacts/evaluation/precision_recall.csv",
             "artifacts/evaluation/reliability.csv",
             "artifacts/evaluation/confusion.csv",
         ),
+        metrics=("artifacts/evaluation/metrics.json",),
     ),
+)
+
+
+@dataclass(frozen=True)
+class Plot:
+    """One picture of `dvc plots show`: a table that a stage writes, and what is drawn of it."""
+
+    title: str
+    table: str
+    x: str
+    y: tuple[str, ...]
+    template: str = "linear"
+
+
+PLOTS = (
+    Plot("loss", "artifacts/model/history.csv", "epoch", ("train_loss", "validation_loss")),
+    Plot("validation_auroc", "artifacts/model/history.csv", "epoch", ("validation_auroc",)),
+    Plot("roc", "artifacts/evaluation/roc.csv", "fpr", ("tpr",), "simple"),
+    Plot("precision_recall", "artifacts/evaluation/precision_recall.csv", "recall", ("precision",), "simple"),
+    Plot("reliability", "artifacts/evaluation/reliability.csv", "predicted", ("observed",), "simple"),
+    Plot("confusion", "artifacts/evaluation/confusion.csv", "actual", ("predicted",), "confusion"),
 )

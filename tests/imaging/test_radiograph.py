@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pydicom.dataset import Dataset
+
+from pipelines.errors import RefusedFileError
+from pipelines.imaging.radiograph import Prepared, Recipe, pixel_aspect, prepare, read
+from pipelines.records import INDEX, MANIFEST, Reason
+
+RECIPE = Recipe(32, "uint8", (0.5, 99.5))
+Make = Callable[..., Any]
+
+
+@pytest.fixture
+def content(scene: Make, make_dataset: Make, dicom_bytes: Make) -> bytes:
+    return bytes(dicom_bytes(make_dataset(scene(12), 12)))
+
+
+def test_a_file_is_read_from_a_path_or_from_bytes(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "image").write_bytes(content)
+    assert read(tmp_path / "image") == read(content)
+
+
+@pytest.mark.parametrize("implicit", [True, False])
+def test_a_file_without_preamble_and_meta_information_is_prepared(
+    implicit: bool, content: bytes, scene: Make, make_dataset: Make, dicom_bytes: Make
+) -> None:
+    dataset = make_dataset(scene(12), 12)
+    del dataset.file_meta
+    bare = dicom_bytes(dataset, enforce_file_format=False, implicit_vr=implicit, little_endian=True)
+    assert bare[128:132] != b"DICM"
+    np.testing.assert_array_equal(prepare(read(bare), RECIPE).array, prepare(read(content), RECIPE).array)
+
+
+NOT_USABLE = (
+    (lambda content: b"", Reason.NOT_DICOM),
+    (lambda content: b"SOPInstanceUID,pneumonia\n1.2.3,1\n" * 50, Reason.NOT_DICOM),
+    (lambda content: b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 8, Reason.NOT_DICOM),
+    (lambda content: content[:140], Reason.TRUNCATED),
+)
+
+
+@pytest.mark.parametrize(("change", "reason"), NOT_USABLE)
+def test_what_is_not_dicom_is_refused(change: Callable[[bytes], bytes], reason: Reason, content: bytes) -> None:
+    with pytest.raises(RefusedFileError) as caught:
+        read(change(content))
+    assert caught.value.reason is reason
+
+
+def test_a_file_that_ends_within_its_pixels_is_refused(
+    content: bytes, scene: Make, make_dataset: Make, compressed: Make, dicom_bytes: Make
+) -> None:
+    with pytest.raises(RefusedFileError, match="truncated"):
+        prepare(read(content[:-200]), RECIPE)
+    pixels = scene(12)
+    stream = dicom_bytes(compressed(make_dataset(pixels, 12), "1.2.840.10008.1.2.4.90", pixels))
+    with pytest.raises(RefusedFileError, match="truncated"):
+        prepare(read(stream[:-200]), RECIPE)
+
+
+ODD = (
+    ("WindowCenter", "DS", b"Mustermann"),
+    ("WindowWidth", "DS", b"1\\2\\Muster"),
+    ("RescaleSlope", "DS", b"nan "),
+    ("RescaleIntercept", "DS", b"1e999 "),
+    ("PixelSpacing", "DS", b"0\\0 "),
+    ("PixelAspectRatio", "IS", b"Mustermann"),
+    ("NumberOfFrames", "IS", b"one "),
+    ("PixelPaddingValue", "US", b"M"),
+    ("VOILUTFunction", "CS", b"mustermann"),
+)
+
+
+def _planted(dataset: Dataset, keyword: str, vr: str, value: bytes, dicom_bytes: Make) -> bytes:
+    """The file with a value that its value representation does not allow, which pydicom would not write."""
+    filler = b"~" * len(value) + b"~" * (len(value) % 2)
+    dataset.add_new(keyword, "LO", filler.decode())
+    content = bytes(dicom_bytes(dataset))
+    assert content.count(filler) == 1
+    length = len(filler).to_bytes(2, "little")
+    return content.replace(b"LO" + length + filler, vr.encode() + length + value.ljust(len(filler), b" "))
+
+
+@pytest.mark.parametrize(("keyword", "vr", "value"), ODD)
+def test_an_odd_header_value_is_passed_over_in_silence(
+    keyword: str,
+    vr: str,
+    value: bytes,
+    scene: Make,
+    make_dataset: Make,
+    dicom_bytes: Make,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    dataset = make_dataset(scene(12), 12)
+    plain = prepare(dataset, RECIPE)
+    content = _planted(dataset, keyword, vr, value, dicom_bytes)
+    with warnings.catch_warnings(record=True) as notices, caplog.at_level(logging.DEBUG):
+        warnings.simplefilter("always")
+        np.testing.assert_array_equal(prepare(read(content), RECIPE).array, plain.array)
+    assert not notices
+    assert not caplog.records
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("keyword", ["Rows", "BitsStored", "PhotometricInterpretation", "BitsAllocated"])
+def test_an_odd_header_value_that_matters_is_refused_without_repeating_it(
+    keyword: str, scene: Make, make_dataset: Make, dicom_bytes: Make
+) -> None:
+    content = _planted(make_dataset(scene(12), 12), keyword, "DS", b"Mustermann", dicom_bytes)
+    with pytest.raises(RefusedFileError, match=r"^((?!Muster).)*$"):
+        prepare(read(content), RECIPE)
+
+
+@pytest.mark.parametrize(("depth", "most"), [("uint8", 255), ("uint16", 65535)])
+def test_the_array_spans_the_grey_levels_of_its_depth(depth: str, most: int, make_dataset: Make) -> None:
+    pixels = np.zeros((64, 32), np.uint8)
+    pixels[:32] = 51
+    pixels[:32, 16:] = 255
+    prepared = prepare(make_dataset(pixels, WindowCenter=128, WindowWidth=256), Recipe(32, depth, (0, 100)))
+    assert prepared.array.dtype == depth
+    assert prepared.array.shape == (32, 32)
+    assert not prepared.array[:, :8].any()
+    assert prepared.array[0, [8, 23]].tolist() == [most // 5, most]
+    # Inside the content: half 0, a quarter 0.2, a quarter 1.
+    assert (prepared.dark, prepared.bright) == (0.5, 0.25)
+    assert prepared.mean == pytest.approx(0.3)
+    assert prepared.std == pytest.approx(np.sqrt((0.04 + 1) / 4 - 0.09))
+    assert prepared.window == "window"
+
+
+def test_what_is_recorded_are_columns_of_the_index() -> None:
+    recorded = {field.name for field in fields(Prepared)} - {"array"}
+    assert recorded == set(INDEX) - set(MANIFEST) - {"shard", "row", "left_out"}
+
+
+def test_a_recipe_survives_its_dictionary() -> None:
+    assert Recipe.from_dict(RECIPE.to_dict()) == RECIPE
+
+
+ASPECTS = (
+    ({"PixelSpacing": [0.2, 0.1]}, 2),
+    ({"ImagerPixelSpacing": [0.1, 0.2]}, 0.5),
+    ({"PixelSpacing": [0.0, 0.0], "ImagerPixelSpacing": [0.3, 0.2]}, 1.5),
+    ({"PixelSpacing": [0.143, 0.143]}, 1),
+    ({"PixelSpacing": [0.143, 0.144]}, 1),
+    ({"PixelSpacing": [90, 0.1]}, 1),
+    ({"PixelAspectRatio": [4, 3]}, 4 / 3),
+    ({"PixelAspectRatio": [0, 1]}, 1),
+    ({}, 1),
+)
+
+
+@pytest.mark.parametrize(("attributes", "expected"), ASPECTS)
+def test_the_aspect_of_a_pixel_is_its_height_by_its_width(attributes: dict[str, Any], expected: float) -> None:
+    dataset = Dataset()
+    for keyword, value in attributes.items():
+        setattr(dataset, keyword, value)
+    assert pixel_aspect(dataset) == pytest.approx(expected)
+
+
+def test_tall_pixels_make_a_tall_image(scene: Make, make_dataset: Make) -> None:
+    square = make_dataset(scene(12, rows=40, columns=40), 12, PixelSpacing=[0.2, 0.1])
+    array = prepare(square, RECIPE).array
+    assert not array[:, :8].any()
+    assert not array[:, 24:].any()
+    assert array[:, 8:24].any(axis=0).all()
+
+
+def test_the_data_set_is_left_as_it_was(content: bytes) -> None:
+    dataset = read(content)
+    prepare(dataset, RECIPE)
+    assert dataset == read(content)

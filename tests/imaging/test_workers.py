@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path, PosixPath
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipelines.imaging.radiograph import Recipe, prepare, read
+from pipelines.imaging.workers import prepare_file, prepare_files
+from pipelines.records import Reason
+
+RECIPE = Recipe(32, "uint8", (0.5, 99.5))
+Make = Callable[..., Any]
+
+
+class Deadly(PosixPath):
+    """A file whose decoding takes the process down, as a codec with a bug does."""
+
+    def read_bytes(self) -> bytes:
+        os.kill(os.getpid(), signal.SIGSEGV)
+        return b""
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory, scene: Make, make_dataset: Make, dicom_bytes: Make) -> list[Path]:
+    folder = tmp_path_factory.mktemp("images")
+    paths = [folder / f"image{number}" for number in range(12)]
+    for number, path in enumerate(paths):
+        path.write_bytes(dicom_bytes(make_dataset(np.roll(scene(12), number, axis=0), 12)))
+    return paths
+
+
+def test_outcomes_come_in_the_order_of_the_files_and_equal_those_of_one_process(sources: list[Path]) -> None:
+    outcomes = list(prepare_files(sources, RECIPE, workers=2))
+    assert len(outcomes) == len(sources)
+    for outcome, path in zip(outcomes, sources, strict=True):
+        alone = prepare(read(path), RECIPE)
+        assert outcome.prepared is not None
+        np.testing.assert_array_equal(outcome.prepared.array, alone.array)
+        assert outcome.prepared.pixel_hash == alone.pixel_hash
+        assert outcome.bytes == path.stat().st_size
+
+
+def test_a_file_that_crashes_its_process_is_left_out_and_stops_no_other(sources: list[Path]) -> None:
+    mixed = [*sources[:3], Deadly(sources[3]), *sources[4:]]
+    outcomes = list(prepare_files(mixed, RECIPE, workers=2))
+    assert [outcome.left_out for outcome in outcomes] == [None] * 3 + [Reason.UNDECODABLE] + [None] * 8
+
+
+def test_a_file_that_cannot_be_used_gives_its_reason(tmp_path: Path, make_dataset: Make, dicom_bytes: Make) -> None:
+    (tmp_path / "flat").write_bytes(dicom_bytes(make_dataset(np.full((40, 40), 9, np.uint8))))
+    (tmp_path / "text").write_bytes(b"Erika Mustermann, 1970-01-01 " * 20)
+    assert prepare_file(tmp_path / "flat", RECIPE).left_out is Reason.CONSTANT
+    assert prepare_file(tmp_path / "text", RECIPE).left_out is Reason.NOT_DICOM
+
+
+def test_a_file_that_is_gone_stops_the_work(sources: list[Path]) -> None:
+    with pytest.raises(FileNotFoundError):
+        list(prepare_files([*sources[:2], sources[0].with_name("gone")], RECIPE, workers=1))
