@@ -1,0 +1,104 @@
+"""The tables that expectations and the split look at, derived from the index of prepared images and the labels."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from pipelines.records import INDEX
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from pipelines.records import Task
+
+ROW_NAMES = {"index": "image", "images": "image", "labels": "image", "cohort": "image", "classes": "output"}
+"""For each table, the column that names a row: a pseudonym, or an output of the task."""
+
+
+def prepared(index: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the index whose image was prepared."""
+    return index[index["left_out"].isna()] if "left_out" in index else index
+
+
+def label_matrix(labels: pd.DataFrame, task: Task) -> NDArray[np.float32]:
+    """The labels as `Task.matrix` gives them, with NaN for whatever is not a valid label, (rows, outputs)."""
+    columns = labels.reindex(columns=[*task.targets])
+    if task.kind == "multiclass":
+        return task.matrix(columns)
+    numbers = columns.apply(pd.to_numeric, errors="coerce")
+    return task.matrix(numbers.where(numbers.isin([0, 1])))
+
+
+def usable(index: pd.DataFrame, labels: pd.DataFrame, task: Task) -> tuple[pd.DataFrame, NDArray[np.float32]]:
+    """The images to learn from: prepared, and with at least one known label.
+
+    Returns:
+        Their index rows, sorted by image, and their labels (images, outputs) of 0, 1 or NaN, in the same order.
+    """
+    images = prepared(index).reindex(columns=[*INDEX]).dropna(subset=["image"]).drop_duplicates("image").sort_values("image")
+    labelled = labels.reindex(columns=["image", *task.targets]).dropna(subset=["image"]).drop_duplicates("image")
+    matrix = label_matrix(labelled.set_index("image").reindex(images["image"]), task)
+    known = np.flatnonzero(~np.isnan(matrix).all(axis=1))
+    return images.iloc[known].reset_index(drop=True), matrix[known]
+
+
+def build(index: pd.DataFrame, labels: pd.DataFrame, task: Task) -> dict[str, pd.DataFrame]:
+    """The tables by name, each with the derived columns that expectations speak of.
+
+    `index` is every image that ingest took in, `images` the prepared ones, `labels` the table of labels, `cohort` the
+    images to learn from, and `classes` one row for each output of the task.
+    """
+    images, matrix = usable(index, labels, task)
+    cohort = images[["image", "patient", "pixel_hash"]].assign(signature=signatures(matrix))
+    return {
+        "index": index,
+        "images": _with_counts(prepared(index)),
+        "labels": _with_membership(labels, index, task),
+        "cohort": _counted(cohort, "labellings_of_these_pixels", "pixel_hash", "signature"),
+        "classes": _classes(images, matrix, task),
+    }
+
+
+def signatures(matrix: NDArray[np.float32]) -> list[str]:
+    """One text per row with a character for each output: 1, 0, or ? where the label is unknown."""
+    characters = np.where(np.isnan(matrix), "?", np.where(matrix == 1, "1", "0"))
+    return ["".join(row) for row in characters]
+
+
+def _counted(table: pd.DataFrame, name: str, key: str, counted: str) -> pd.DataFrame:
+    """Add the column `name`: how many different values of `counted` share the row's value of `key`."""
+    if not {key, counted} <= set(table.columns):
+        return table
+    return table.assign(**{name: table.groupby(key)[counted].transform("nunique")})
+
+
+def _with_counts(images: pd.DataFrame) -> pd.DataFrame:
+    counted = _counted(images, "patients_with_these_pixels", "pixel_hash", "patient")
+    return _counted(counted, "patients_of_this_study", "study", "patient")
+
+
+def _with_membership(labels: pd.DataFrame, index: pd.DataFrame, task: Task) -> pd.DataFrame:
+    if "image" not in labels or "image" not in index:
+        return labels
+    known = (~np.isnan(label_matrix(labels, task))).sum(axis=1)
+    return labels.assign(image_is_indexed=labels["image"].isin(index["image"]), known_labels=known)
+
+
+def _classes(images: pd.DataFrame, matrix: NDArray[np.float32], task: Task) -> pd.DataFrame:
+    rows = []
+    for output, column in zip(task.outputs, matrix.T, strict=True):
+        with_it, without_it = column == 1, column == 0
+        rows.append(
+            {
+                "output": output,
+                "images_with": int(with_it.sum()),
+                "images_without": int(without_it.sum()),
+                "patients_with": images["patient"][with_it].nunique(),
+                "patients_without": images["patient"][without_it].nunique(),
+                "prevalence": float(with_it.sum() / max(1, with_it.sum() + without_it.sum())),
+            }
+        )
+    return pd.DataFrame(rows)
