@@ -69,7 +69,7 @@ INDEX = {
     "dark": "fraction of pixels at the lowest grey level (float)",
     "bright": "fraction of pixels at the highest grey level (float)",
     "pixel_hash": "SHA-256 of the decoded full-size pixel array with its shape, or None if left out",
-    "perceptual_hash": "64-bit difference hash of the prepared image, 16 hexadecimal digits, or None",
+    "perceptual_hash": "64-bit perceptual hash of the prepared image, 16 hexadecimal digits, or None",
     "shard": "number of the array shard (int), -1 if left out",
     "row": "row within the shard (int), -1 if left out",
     "left_out": "a `Reason` value, or None for an image that was prepared",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,12 +23,15 @@ def pixel_hash(stored: NDArray[Any]) -> str:
     return digest.hexdigest()
 
 
-def difference_hash(image: NDArray[np.float32]) -> str:
-    """64-bit difference hash, 16 hexadecimal digits: whether each of 8 × 9 area means is brighter than its left neighbour.
+def perceptual_hash(image: NDArray[np.float32]) -> str:
+    """64-bit perceptual hash, 16 hexadecimal digits: which of the 8 × 8 lowest spatial frequencies exceed their median.
+
+    Radiographs of one view share their coarse brightness, so hashes of neighbouring means cannot tell them apart; the
+    signs of frequencies can (the "pHash" of Zauner 2010).
 
     Args:
         image: (rows, columns), any range. Bits are in row order, the first one highest.
     """
-    means = resize(image, 8, 9)
-    bits = (means[:, 1:] > means[:, :-1]).reshape(-1)
+    frequencies = cv2.dct(resize(image, 32, 32))[:8, :8].reshape(-1)
+    bits = frequencies > np.median(frequencies[1:])
     return np.packbits(bits).tobytes().hex()

@@ -123,7 +123,7 @@ def _prepared(dataset: Dataset, recipe: Recipe) -> Prepared:
         dark=float(np.mean(content == 0)),
         bright=float(np.mean(content == most)),
         pixel_hash=hashes.pixel_hash(stored),
-        perceptual_hash=hashes.difference_hash(content.astype(np.float32)),
+        perceptual_hash=hashes.perceptual_hash(content.astype(np.float32)),
     )
 
 

@@ -1,0 +1,87 @@
+"""The gates of mlflow/policy.yaml: what a model must show before a person is asked to review it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pipelines.config import Policy
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the gates look at.
+
+    Attributes:
+        auroc_low: lower end of the 95% interval of the test AUROC, mean over the outputs; None where it is undefined.
+        ece: expected calibration error on the test part, mean over the outputs; None where it is undefined.
+        quality_passed: whether every expectation of severity `error` passed.
+        leakage_clean: whether the leakage certificate found nothing that spans two parts.
+        certified_split: SHA-256 of the split that the certificate is about.
+        split: SHA-256 of the split in use.
+    """
+
+    auroc_low: float | None
+    ece: float | None
+    quality_passed: bool
+    leakage_clean: bool
+    certified_split: str
+    split: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What one gate said: expected and found, in words; the words of a gate that said no are the reason."""
+
+    gate: str
+    passed: bool
+    words: str
+
+
+def _discrimination(policy: Policy, evidence: Evidence) -> tuple[bool, str]:
+    least, low = policy.min_auroc_lower_bound, evidence.auroc_low
+    passed = low is not None and low >= least
+    return passed, f"lower end of the 95% interval of the test AUROC: expected at least {least:g}, got {_number(low)}"
+
+
+def _calibration(policy: Policy, evidence: Evidence) -> tuple[bool, str]:
+    most, ece = policy.max_ece, evidence.ece
+    passed = ece is not None and ece <= most
+    return passed, f"expected calibration error on the test part: expected at most {most:g}, got {_number(ece)}"
+
+
+def _quality(policy: Policy, evidence: Evidence) -> tuple[bool, str]:
+    found = "every expectation of severity error passed" if evidence.quality_passed else "an expectation of severity error failed"
+    return _unless_waived(policy.require_quality, evidence.quality_passed, f"data quality: {found}")
+
+
+def _leakage(policy: Policy, evidence: Evidence) -> tuple[bool, str]:
+    if not evidence.leakage_clean:
+        found = "it found patients, studies or images that span two parts"
+    elif evidence.certified_split != evidence.split:
+        found = f"it is about split {evidence.certified_split[:12]}, in use is {evidence.split[:12]}; run `radtransfer split`"
+    else:
+        found = "it is clean, and is that of the split in use"
+    clean = evidence.leakage_clean and evidence.certified_split == evidence.split
+    return _unless_waived(policy.require_no_leakage, clean, f"leakage certificate: {found}")
+
+
+GATES: dict[str, Callable[[Policy, Evidence], tuple[bool, str]]] = {
+    "auroc": _discrimination,
+    "ece": _calibration,
+    "quality": _quality,
+    "leakage": _leakage,
+}
+
+
+def evaluate(policy: Policy, evidence: Evidence) -> tuple[Verdict, ...]:
+    """What each gate says; an undefined metric (None) never passes."""
+    return tuple(Verdict(name, *gate(policy, evidence)) for name, gate in GATES.items())
+
+
+def _unless_waived(required: bool, passed: bool, words: str) -> tuple[bool, str]:
+    return (passed, words) if required else (True, f"{words} (not required by the policy)")
+
+
+def _number(value: float | None) -> str:
+    return "nothing: it is undefined" if value is None else f"{value:.4g}"

@@ -1,0 +1,58 @@
+"""The registration policy, gate by gate."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from pipelines.config import Policy
+from pipelines.gates import GATES, Evidence, evaluate
+
+GOOD = Evidence(auroc_low=0.82, ece=0.06, quality_passed=True, leakage_clean=True, certified_split="a" * 64, split="a" * 64)
+
+
+def refused(policy: Policy, evidence: Evidence) -> dict[str, str]:
+    return {verdict.gate: verdict.words for verdict in evaluate(policy, evidence) if not verdict.passed}
+
+
+def test_good_evidence_passes_every_gate_of_the_table() -> None:
+    verdicts = evaluate(Policy(), GOOD)
+    assert [verdict.gate for verdict in verdicts] == list(GATES)
+    assert all(verdict.passed for verdict in verdicts)
+
+
+@pytest.mark.parametrize(
+    ("change", "gate", "reason"),
+    [
+        ({"auroc_low": 0.69}, "auroc", "AUROC: expected at least 0.7, got 0.69"),
+        ({"auroc_low": None}, "auroc", "got nothing: it is undefined"),
+        ({"ece": 0.151}, "ece", "expected at most 0.15, got 0.151"),
+        ({"ece": None}, "ece", "got nothing: it is undefined"),
+        ({"quality_passed": False}, "quality", "an expectation of severity error failed"),
+        ({"leakage_clean": False}, "leakage", "span two parts"),
+        ({"split": "b" * 64}, "leakage", "about split aaaaaaaaaaaa, in use is bbbbbbbbbbbb"),
+    ],
+)
+def test_each_gate_says_no_alone_and_says_why(change: dict[str, object], gate: str, reason: str) -> None:
+    answer = refused(Policy(), replace(GOOD, **change))  # type: ignore[arg-type]
+    assert list(answer) == [gate]
+    assert reason in answer[gate]
+
+
+def test_a_value_on_the_bound_passes() -> None:
+    assert refused(Policy(min_auroc_lower_bound=0.82, max_ece=0.06), GOOD) == {}
+
+
+def test_a_gate_that_the_policy_waives_passes_and_says_so() -> None:
+    bad = replace(GOOD, quality_passed=False, leakage_clean=False)
+    policy = Policy(require_quality=False, require_no_leakage=False)
+    assert refused(policy, bad) == {}
+    words = {verdict.gate: verdict.words for verdict in evaluate(policy, bad)}
+    assert "an expectation of severity error failed (not required by the policy)" in words["quality"]
+    assert "span two parts (not required by the policy)" in words["leakage"]
+
+
+def test_every_reason_against_a_model_is_given_at_once() -> None:
+    worst = Evidence(None, None, quality_passed=False, leakage_clean=False, certified_split="a", split="b")
+    assert list(refused(Policy(), worst)) == list(GATES)
