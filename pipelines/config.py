@@ -152,7 +152,7 @@ class OperatingPointSection(Section):
 class TrainSection(Section):
     """transfer learning"""
 
-    backbone: str = Field("resnet18", description="resnet18, resnet50, densenet121, efficientnet_b0 or mobilenet_v2")
+    backbone: str = Field("resnet18", description="resnet18, resnet50, densenet121, efficientnet_b0, mobilenet_v2 or resnet10 (small)")
     weights: str = Field("imagenet", description="imagenet, or the name of a weight passport; strategy scratch uses none")
     seed: int = Field(17, ge=0, description="same seed, same machine: same weights to the bit on CPU")
     epochs: int = Field(20, ge=1, le=10000, description="most epochs")
@@ -160,7 +160,7 @@ class TrainSection(Section):
     weight_decay: float = Field(0.01, ge=0, le=1, description="AdamW weight decay")
     dropout: float = Field(0.2, ge=0, lt=1, description="dropout before the head")
     class_weighting: Literal["none", "balanced"] = Field("balanced", description="none, or balanced by training prevalence")
-    patience: int = Field(6, ge=1, description="epochs without a better validation AUROC before stopping")
+    patience: int = Field(6, ge=1, description="epochs without a better validation AUROC (ties: lower loss) before stopping")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto takes bf16 on GPUs that have it, else fp32")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="auto takes cuda, then mps, then cpu")
     strategy: StrategySection = StrategySection()

@@ -68,6 +68,9 @@ STAGES = (
             "pipelines/models",
             "pipelines/transfer",
             "pipelines/training",
+            "pipelines/imaging",
+            "pipelines/metrics/discrimination.py",
+            "pipelines/metrics/thresholds.py",
             "pipelines/inference.py",
         ),
         outs=(

@@ -1,0 +1,222 @@
+"""One trained model, loaded from its folder, that answers for arrays or for DICOM files.
+
+A model is `model.safetensors` and `model.json`; neither is code, and nothing else is looked up to load it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import safetensors.torch
+import torch
+from numpy.typing import NDArray
+
+from pipelines import files
+from pipelines.errors import RefusedFileError, WeightsError
+from pipelines.imaging.radiograph import Recipe, prepare, read
+from pipelines.models import backbones
+from pipelines.models.backbones import Network
+from pipelines.models.device import choose_device
+from pipelines.models.passports import LoadReport, Passport
+from pipelines.models.provenance import Normalisation
+from pipelines.records import Reason, Task, probability_column
+from pipelines.training.batches import as_tensor, scaled
+from pipelines.training.learn import place
+from pipelines.training.loss import probabilities
+
+FORMAT = 1
+BATCH = 32
+WEIGHTS = "model.safetensors"
+CARD = "model.json"
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What model.json says: all that is needed to use the model, and where it comes from.
+
+    Attributes:
+        backbone: entry of `models.backbones.BACKBONES`.
+        task: kind, targets and classes; `task.outputs` names the outputs in order.
+        normalisation: of an image in 0…1, per channel.
+        recipe: how a radiograph becomes an array.
+        strategy: the settings in effect, and each layer group with its parameters, batch norm and peak learning rate.
+        passport: of the pretrained weights; None for a model trained from scratch.
+        weights: what loading them did, with the file's full SHA-256; None without a passport.
+        thresholds: probability from which an output counts as positive, chosen on the validation part.
+        seed: of the training.
+        training: counts of images, epochs, the best epoch and its validation AUROC.
+        sha256: of model.safetensors.
+    """
+
+    backbone: str
+    task: Task
+    dropout: float
+    normalisation: Normalisation
+    recipe: Recipe
+    strategy: Mapping[str, Any]
+    passport: Passport | None
+    weights: LoadReport | None
+    seed: int
+    thresholds: Mapping[str, float]
+    training: Mapping[str, Any]
+    sha256: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "architecture": {
+                "backbone": self.backbone,
+                "dropout": self.dropout,
+                "normalisation": {"mean": list(self.normalisation.mean), "std": list(self.normalisation.std)},
+            },
+            "task": {**asdict(self.task), "outputs": list(self.task.outputs)},
+            "recipe": self.recipe.to_dict(),
+            "strategy": dict(self.strategy),
+            "passport": self.passport and self.passport.to_dict(),
+            "weights": self.weights and asdict(self.weights),
+            "seed": self.seed,
+            "thresholds": dict(self.thresholds),
+            "training": dict(self.training),
+            "sha256": self.sha256,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ModelCard:
+        """The inverse of `to_dict`.
+
+        Raises:
+            WeightsError: another format, or a field is missing.
+        """
+        if values.get("format") != FORMAT:
+            raise WeightsError(f"{CARD}: expected format {FORMAT}, got {values.get('format')!r}; run `radtransfer train` again")
+        try:
+            return cls._from(values)
+        except (KeyError, TypeError, ValueError) as error:
+            raise WeightsError(f"{CARD}: {type(error).__name__} {error}; run `radtransfer train` again") from error
+
+    @classmethod
+    def _from(cls, values: Mapping[str, Any]) -> ModelCard:
+        architecture, task, weights = values["architecture"], values["task"], values["weights"]
+        normalisation = architecture["normalisation"]
+        return cls(
+            backbone=architecture["backbone"],
+            task=Task(task["kind"], tuple(task["targets"]), tuple(task["classes"])),
+            dropout=architecture["dropout"],
+            normalisation=Normalisation(tuple(normalisation["mean"]), tuple(normalisation["std"])),
+            recipe=Recipe.from_dict(values["recipe"]),
+            strategy=values["strategy"],
+            passport=Passport.from_dict(values["passport"], f"{CARD} passport") if values["passport"] else None,
+            weights=_report(weights) if weights else None,
+            seed=values["seed"],
+            thresholds=values["thresholds"],
+            training=values["training"],
+            sha256=values["sha256"],
+        )
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network in evaluation mode on its device, with its card."""
+
+    card: ModelCard
+    network: Network
+    device: torch.device
+
+    @classmethod
+    def load(cls, folder: Path, device: str = "auto") -> Model:
+        """Load what `write` wrote.
+
+        Raises:
+            MissingInputError: there is no model in the folder.
+            WeightsError: the card is of another format, or the weights are missing, altered, or do not fit the card.
+        """
+        card = ModelCard.from_dict(files.read_json(folder / CARD, made_by="train"))
+        weights = folder / WEIGHTS
+        if not weights.is_file() or (found := files.sha256(weights)) != card.sha256:
+            actual = found[:12] if weights.is_file() else "no file"
+            raise WeightsError(f"{WEIGHTS}: expected SHA-256 {card.sha256[:12]}…, got {actual}; run `radtransfer train` again")
+        network = backbones.build(
+            card.backbone, outputs=len(card.task.outputs), dropout=card.dropout, normalisation=card.normalisation
+        )
+        try:
+            network.load_state_dict(safetensors.torch.load_file(weights))
+        except RuntimeError as error:
+            raise WeightsError(f"{WEIGHTS}: does not fit a {card.backbone} with {len(card.task.outputs)} outputs") from error
+        chosen = choose_device(device)
+        return cls(card, place(network, chosen).eval(), chosen)
+
+    def write(self, folder: Path) -> Model:
+        """Write the weights, then the card that holds their hash, each atomically; returns the model with that card."""
+        state = {name: tensor.detach().cpu().contiguous() for name, tensor in self.network.state_dict().items()}
+        files.write_bytes(folder / WEIGHTS, safetensors.torch.save(state))
+        card = replace(self.card, sha256=files.sha256(folder / WEIGHTS))
+        files.write_json(folder / CARD, card.to_dict())
+        return replace(self, card=card)
+
+    def probabilities(self, images: NDArray[Any]) -> NDArray[np.float32]:
+        """Probabilities (images, outputs), in fp32, of prepared images (images, size, size), uint8 or uint16.
+
+        A sigmoid of each output, or a softmax over the classes of a multiclass target.
+        """
+        exclusive = self.card.task.kind == "multiclass"
+        answers = [np.empty((0, len(self.card.task.outputs)), np.float32)]
+        with torch.inference_mode():
+            for start in range(0, len(images), BATCH):
+                batch = scaled(as_tensor(images[start : start + BATCH]).to(self.device))
+                answers.append(probabilities(self.network(batch), exclusive=exclusive).cpu().numpy())
+        return np.concatenate(answers)
+
+    def predict(self, sources: Iterable[Path | bytes]) -> pd.DataFrame:
+        """Answer for DICOM files, given as paths or as their bytes.
+
+        Returns:
+            One row for each source, in order: `source`, its position from 0; `left_out`, a `Reason` value for a file that
+            cannot be used, else None; for each output NAME `p_NAME`, its probability (NaN if left out), and `positive_NAME`,
+            whether that reaches the threshold; for a multiclass target also `class`, the most probable one.
+        """
+        reasons: list[str | None] = []
+        answers: list[NDArray[np.float32]] = []
+        waiting: list[NDArray[Any]] = []
+        for source in sources:
+            array, reason = self._prepared(source)
+            reasons.append(reason)
+            waiting += [] if array is None else [array]
+            if len(waiting) == BATCH:
+                answers.append(self.probabilities(np.stack(waiting)))
+                waiting = []
+        if waiting:
+            answers.append(self.probabilities(np.stack(waiting)))
+        everything = np.full((len(reasons), len(self.card.task.outputs)), np.nan, np.float32)
+        usable = np.array([reason is None for reason in reasons], dtype=bool)
+        if answers:
+            everything[usable] = np.concatenate(answers)
+        return self._table(reasons, everything, usable)
+
+    def _prepared(self, source: Path | bytes) -> tuple[NDArray[Any] | None, str | None]:
+        try:
+            return prepare(read(source), self.card.recipe).array, None
+        except RefusedFileError as error:
+            return None, error.reason.value
+        except OSError:
+            return None, Reason.UNREADABLE.value
+
+    def _table(self, reasons: list[str | None], answers: NDArray[np.float32], usable: NDArray[np.bool_]) -> pd.DataFrame:
+        columns: dict[str, Any] = {"source": range(len(reasons)), "left_out": pd.Series(reasons, dtype=object)}
+        for number, name in enumerate(self.card.task.outputs):
+            positive = pd.Series(answers[:, number] >= self.card.thresholds[name], dtype="boolean")
+            columns[probability_column(name)] = answers[:, number]
+            columns[f"positive_{name}"] = positive.where(usable)
+        if self.card.task.kind == "multiclass":
+            likeliest = np.nan_to_num(answers, nan=-1.0).argmax(axis=1)
+            classes = [self.card.task.classes[number] for number in likeliest]
+            columns["class"] = pd.Series(classes, dtype=object).where(usable, None)
+        return pd.DataFrame(columns)
+
+
+def _report(values: Mapping[str, Any]) -> LoadReport:
+    return LoadReport(values["matched"], tuple(values["missing"]), tuple(values["left_over"]), values["sha256"])

@@ -1,0 +1,74 @@
+"""What is minimised: cross-entropies in which unknown labels do not count."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from pipelines.errors import TrainingError
+from pipelines.records import Task
+
+
+@dataclass(frozen=True)
+class Loss:
+    """The loss of a task.
+
+    Attributes:
+        exclusive: the outputs are classes of which one is true (softmax), else each is judged alone (sigmoid).
+        weights: (outputs,), the weight of a positive of each output, or of each class; None weighs all alike.
+    """
+
+    exclusive: bool
+    weights: Tensor | None = None
+
+    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Mean loss over what is known, in fp32; 0 where nothing is.
+
+        Args:
+            logits: (images, outputs).
+            labels: (images, outputs), 0, 1 or NaN (unknown); for exclusive outputs one-hot rows, or rows of NaN.
+        """
+        logits = logits.float()
+        weights = None if self.weights is None else self.weights.to(logits.device)
+        if self.exclusive:
+            known = ~labels.isnan().any(dim=1)
+            if not known.any():
+                return logits.sum() * 0.0
+            return functional.cross_entropy(logits[known], labels[known].argmax(dim=1), weight=weights)
+        known = ~labels.isnan()
+        target = torch.where(known, labels, torch.zeros_like(labels))
+        each = functional.binary_cross_entropy_with_logits(logits, target, pos_weight=weights, reduction="none")
+        return torch.where(known, each, torch.zeros_like(each)).sum() / known.sum().clamp(min=1)
+
+
+def loss_for(task: Task, labels: NDArray[np.float32], class_weighting: str) -> Loss:
+    """The loss of a task, weighted by the prevalence in the training labels (images, outputs) if so configured.
+
+    `balanced` gives a positive of an output negatives / positives times the weight of a negative, and a class of a
+    multiclass target images / (classes × images of the class).
+
+    Raises:
+        TrainingError: an output has no positive, or (unless multiclass) no negative, in the training part.
+    """
+    exclusive = task.kind == "multiclass"
+    positives, negatives = (labels == 1).sum(axis=0), (labels == 0).sum(axis=0)
+    for name, with_it, without in zip(task.outputs, positives, negatives, strict=True):
+        if not with_it or not without:
+            raise TrainingError(
+                f"train part, output {name}: expected images with and without it, got {with_it} with and {without} without; "
+                "add labelled images, take the output out of task, or change split.seed"
+            )
+    if class_weighting == "none":
+        return Loss(exclusive)
+    weights = positives.sum() / (len(positives) * positives) if exclusive else negatives / positives
+    return Loss(exclusive, torch.tensor(weights, dtype=torch.float32))
+
+
+def probabilities(logits: Tensor, *, exclusive: bool) -> Tensor:
+    """Softmax over exclusive outputs, else a sigmoid of each, in fp32."""
+    return logits.float().softmax(dim=1) if exclusive else logits.float().sigmoid()

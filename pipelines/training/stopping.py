@@ -1,0 +1,31 @@
+"""Which epoch is the best, and when to stop waiting for a better one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True)
+class Stopping:
+    """Early stopping on the validation AUROC; of equal ones the lower validation loss is better.
+
+    Attributes:
+        best_epoch: 0 before the first epoch.
+        waited: epochs since the best one.
+    """
+
+    patience: int
+    best_epoch: int = 0
+    best_auroc: float = -1.0
+    best_loss: float = float("inf")
+    waited: int = 0
+
+    def after(self, epoch: int, auroc: float, loss: float) -> Stopping:
+        """The state after an epoch (from 1) with this validation AUROC and loss."""
+        if (auroc, -loss) > (self.best_auroc, -self.best_loss):
+            return Stopping(self.patience, epoch, auroc, loss)
+        return replace(self, waited=self.waited + 1)
+
+    @property
+    def stops(self) -> bool:
+        return self.waited >= self.patience

@@ -1,0 +1,1 @@
+"""How a pretrained network is adapted: strategies as a table, and what each does to the layer groups of a network."""
