@@ -152,7 +152,9 @@ class OperatingPointSection(Section):
 class TrainSection(Section):
     """transfer learning"""
 
-    backbone: str = Field("resnet18", description="resnet18, resnet50, densenet121, efficientnet_b0, mobilenet_v2 or resnet10 (small)")
+    backbone: str = Field(
+        "resnet18", description="resnet18, resnet50, densenet121, efficientnet_b0, mobilenet_v2 or resnet10 (small)"
+    )
     weights: str = Field("imagenet", description="imagenet, or the name of a weight passport; strategy scratch uses none")
     seed: int = Field(17, ge=0, description="same seed, same machine: same weights to the bit on CPU")
     epochs: int = Field(20, ge=1, le=10000, description="most epochs")
@@ -202,6 +204,7 @@ class Policy(Section):
 
     min_auroc_lower_bound: Fraction = Field(0.7, description="lower end of the 95% interval of the test AUROC (macro mean)")
     max_ece: Fraction = Field(0.15, description="expected calibration error on the test part")
+    min_test_patients: int = Field(20, ge=1, description="patients in the test part; with fewer an interval says little")
     require_quality: bool = Field(True, description="every `error` expectation passed")
     require_no_leakage: bool = Field(True, description="the leakage certificate is clean and is that of this split")
 

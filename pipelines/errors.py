@@ -15,7 +15,7 @@
     ├── WeightsError                     a checkpoint that is missing, altered or does not fit
     ├── TrainingError                    training cannot start, go on or be resumed
     ├── GateError                        the registration policy said no
-    ├── ServiceError                     git, DVC, MLflow or Prefect did not do what it was asked
+    ├── ServiceError                     git, DVC, MLflow, Prefect or a worker process did not do what it was asked
     └── UnforeseenError                  anything else, with its text withheld
 
 A message says what, where, expected, actual and the remedy. It never holds identified data: no header values, no source
@@ -100,7 +100,7 @@ class GateError(RadtransferError):
 
 
 class ServiceError(RadtransferError):
-    """git, DVC, MLflow or Prefect did not do what it was asked."""
+    """git, DVC, MLflow, Prefect or a worker process did not do what it was asked."""
 
 
 class UnforeseenError(RadtransferError):

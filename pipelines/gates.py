@@ -15,6 +15,7 @@ class Evidence:
     Attributes:
         auroc_low: lower end of the 95% interval of the test AUROC, mean over the outputs; None where it is undefined.
         ece: expected calibration error on the test part, mean over the outputs; None where it is undefined.
+        test_patients: patients in the test part.
         quality_passed: whether every expectation of severity `error` passed.
         leakage_clean: whether the leakage certificate found nothing that spans two parts.
         certified_split: SHA-256 of the split that the certificate is about.
@@ -23,6 +24,7 @@ class Evidence:
 
     auroc_low: float | None
     ece: float | None
+    test_patients: int
     quality_passed: bool
     leakage_clean: bool
     certified_split: str
@@ -50,6 +52,11 @@ def _calibration(policy: Policy, evidence: Evidence) -> tuple[bool, str]:
     return passed, f"expected calibration error on the test part: expected at most {most:g}, got {_number(ece)}"
 
 
+def _size(policy: Policy, evidence: Evidence) -> tuple[bool, str]:
+    least, found = policy.min_test_patients, evidence.test_patients
+    return found >= least, f"patients in the test part: expected at least {least}, got {found}"
+
+
 def _quality(policy: Policy, evidence: Evidence) -> tuple[bool, str]:
     found = "every expectation of severity error passed" if evidence.quality_passed else "an expectation of severity error failed"
     return _unless_waived(policy.require_quality, evidence.quality_passed, f"data quality: {found}")
@@ -69,6 +76,7 @@ def _leakage(policy: Policy, evidence: Evidence) -> tuple[bool, str]:
 GATES: dict[str, Callable[[Policy, Evidence], tuple[bool, str]]] = {
     "auroc": _discrimination,
     "ece": _calibration,
+    "size": _size,
     "quality": _quality,
     "leakage": _leakage,
 }

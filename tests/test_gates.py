@@ -9,7 +9,9 @@ import pytest
 from pipelines.config import Policy
 from pipelines.gates import GATES, Evidence, evaluate
 
-GOOD = Evidence(auroc_low=0.82, ece=0.06, quality_passed=True, leakage_clean=True, certified_split="a" * 64, split="a" * 64)
+GOOD = Evidence(
+    auroc_low=0.82, ece=0.06, test_patients=40, quality_passed=True, leakage_clean=True, certified_split="a" * 64, split="a" * 64
+)
 
 
 def refused(policy: Policy, evidence: Evidence) -> dict[str, str]:
@@ -29,6 +31,7 @@ def test_good_evidence_passes_every_gate_of_the_table() -> None:
         ({"auroc_low": None}, "auroc", "got nothing: it is undefined"),
         ({"ece": 0.151}, "ece", "expected at most 0.15, got 0.151"),
         ({"ece": None}, "ece", "got nothing: it is undefined"),
+        ({"test_patients": 19}, "size", "patients in the test part: expected at least 20, got 19"),
         ({"quality_passed": False}, "quality", "an expectation of severity error failed"),
         ({"leakage_clean": False}, "leakage", "span two parts"),
         ({"split": "b" * 64}, "leakage", "about split aaaaaaaaaaaa, in use is bbbbbbbbbbbb"),
@@ -54,5 +57,5 @@ def test_a_gate_that_the_policy_waives_passes_and_says_so() -> None:
 
 
 def test_every_reason_against_a_model_is_given_at_once() -> None:
-    worst = Evidence(None, None, quality_passed=False, leakage_clean=False, certified_split="a", split="b")
+    worst = Evidence(None, None, test_patients=0, quality_passed=False, leakage_clean=False, certified_split="a", split="b")
     assert list(refused(Policy(), worst)) == list(GATES)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import cv2
 
-from pipelines.errors import RefusedFileError
+from pipelines.errors import RefusedFileError, ServiceError
 from pipelines.imaging.radiograph import Prepared, Recipe, prepare, read
 from pipelines.records import Reason
 
@@ -104,7 +104,15 @@ def _pool(workers: int) -> ProcessPoolExecutor:
     context = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
     if os.name == "posix":
         context.set_forkserver_preload([__name__])
-    return ProcessPoolExecutor(workers, mp_context=context, initializer=_start)
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start)
+    try:
+        pool.submit(os.getpid).result()
+    except BrokenProcessPool as error:
+        raise ServiceError(
+            "prepare: worker processes end as they start, so no file can be judged; "
+            'a script that calls this needs `if __name__ == "__main__":`, else look at the memory of this machine'
+        ) from error
+    return pool
 
 
 def _start() -> None:

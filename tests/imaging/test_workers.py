@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipelines.errors import ServiceError
+from pipelines.imaging import workers
 from pipelines.imaging.radiograph import Recipe, prepare, read
 from pipelines.imaging.workers import prepare_file, prepare_files
 from pipelines.records import Reason
@@ -61,3 +63,9 @@ def test_a_file_that_cannot_be_used_gives_its_reason(tmp_path: Path, make_datase
 def test_a_file_that_is_gone_stops_the_work(sources: list[Path]) -> None:
     with pytest.raises(FileNotFoundError):
         list(prepare_files([*sources[:2], sources[0].with_name("gone")], RECIPE, workers=1))
+
+
+def test_workers_that_cannot_start_are_an_error_and_not_the_files_fault(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(workers, "_start", os.abort)
+    with pytest.raises(ServiceError, match=r"prepare: worker processes end as they start"):
+        list(prepare_files([tmp_path / "any.dcm"], RECIPE, 1))

@@ -1,0 +1,252 @@
+"""The clinical review packet: everything that a clinician needs to judge a model, in one HTML file that asks for nothing else."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from pipelines.metrics.cohort import Flow, composition, flow
+from pipelines.metrics.evaluation import METRICS, Evaluation
+from pipelines.metrics.intervals import LEVEL, Interval
+from pipelines.metrics.subgroups import FEWEST, Subgroup
+from pipelines.records import PARTS, Task
+
+if TYPE_CHECKING:
+    from pipelines.inference import ModelCard
+
+NOTHING = "–"
+ENOUGH_EVENTS = 100  # Collins, Ogundimu and Altman, Statistics in Medicine 35 (2016): 100 events and 100 non-events at least
+FRACTIONS = ("sensitivity", "specificity", "ppv", "npv")
+LIBRARIES = ("radtransfer", "torch", "monai")
+
+RULES = {
+    "youden": "the largest sensitivity + specificity − 1 (Youden's index)",
+    "sensitivity": "the most specific threshold with a sensitivity of at least {value:.0%}",
+    "specificity": "the most sensitive threshold with a specificity of at least {value:.0%}",
+}
+
+REASONS = {
+    "not_dicom": "not a DICOM file",
+    "truncated": "truncated file",
+    "unreadable_header": "unreadable header",
+    "no_pixel_data": "no pixel data",
+    "modality_not_allowed": "other modality",
+    "multi_frame": "several frames",
+    "not_grayscale": "not grayscale",
+    "absurd_size": "absurd image size",
+    "transfer_syntax_unsupported": "transfer syntax not supported",
+    "missing_sop_instance_uid": "no SOP instance UID",
+    "same_sop_instance_uid_different_image": "SOP instance UID used twice",
+    "burned_in_annotation": "burned-in annotation",
+    "undecodable_pixels": "pixels cannot be decoded",
+    "inconsistent_bit_depth": "inconsistent bit depth",
+    "constant_image": "constant image",
+}
+
+CHECKS = {
+    "patients_across_parts": "patients in more than one part",
+    "studies_across_parts": "studies in more than one part",
+    "identical_images_across_parts": "identical images in more than one part",
+    "classes_missing": "classes missing from a part",
+    "near_duplicate_pairs_across_parts": "pairs of near-duplicate images across parts",
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One mistake as a reader sees it: the prepared radiograph and its evidence map, both PNG."""
+
+    image: str
+    who: str
+    output: str
+    probability: float
+    threshold: float
+    picture: bytes
+    evidence: bytes
+
+
+@dataclass(frozen=True)
+class Packet:
+    """What the packet is made from.
+
+    Attributes:
+        card: what model.json says.
+        evaluation: of the test part.
+        subgroups: for each output, the rows of its table.
+        figures: SVG by name (`roc`, `precision_recall`, `reliability`, `confusion`).
+        false_positives: the worst, worst first.
+        false_negatives: the worst, worst first.
+        cohort: the index of prepared images, with `part` (None for an image in no part) and `y_NAME` for each output.
+        ingest: what data/flow.json says, or None.
+        quality: what artifacts/quality/result.json says.
+        leakage: the leakage certificate.
+        history: one row per epoch of the training.
+        resamples: bootstrap resamples behind the intervals.
+        commit: of the code or workspace, if known.
+        data_hash: DVC's hash of data/, if known.
+    """
+
+    card: ModelCard
+    evaluation: Evaluation
+    subgroups: Mapping[str, Sequence[Subgroup]]
+    figures: Mapping[str, bytes]
+    false_positives: Sequence[Case]
+    false_negatives: Sequence[Case]
+    cohort: pd.DataFrame
+    ingest: Mapping[str, Any] | None
+    quality: Mapping[str, Any]
+    leakage: Mapping[str, Any]
+    history: pd.DataFrame
+    resamples: int
+    commit: str | None = None
+    data_hash: str | None = None
+
+
+@dataclass(frozen=True)
+class Spark:
+    """A curve over the epochs: the points of an SVG polyline in a box of 100 × 28, and what a label says of it."""
+
+    title: str
+    points: str
+    best_x: float
+    best_y: float
+    best: float
+    low: float
+    high: float
+
+
+def render(packet: Packet) -> str:
+    """The packet as HTML; the same facts give the same text."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("pipelines", ""), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(count=_count, metric=_metric, ends=_ends, percent=_percent, reason=_reason, data_uri=data_uri)
+    outputs = packet.card.task.outputs
+    counted = flow(packet.cohort, outputs, packet.ingest)
+    return environment.get_template("packet.html.j2").render(
+        packet=packet,
+        card=packet.card,
+        title=_title(packet.card.task),
+        checks=CHECKS,
+        outputs=outputs,
+        evaluation=packet.evaluation,
+        metrics=METRICS,
+        level=f"{LEVEL:.0%}",
+        fewest=FEWEST,
+        flow=counted,
+        composition=composition(packet.cohort),
+        parts=PARTS,
+        people=_people(packet.cohort),
+        cautions=_cautions(packet, counted),
+        rule=_rule(packet.card),
+        failed=[item for item in packet.quality["expectations"] if not item["passed"]],
+        phantom=is_phantom(packet.card),
+        sparks=_sparks(packet.history, int(packet.card.training["best_epoch"])),
+        versions={name: metadata.version(name) for name in LIBRARIES},
+    )
+
+
+def is_phantom(card: ModelCard) -> bool:
+    """Whether the pretrained weights learned from simulated images, so that they stand in for real ones."""
+    passport = card.passport
+    return passport is not None and "phantom" in f"{passport.name} {passport.source} {passport.trained_on}".lower()
+
+
+def data_uri(content: bytes, kind: str) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _cautions(packet: Packet, counted: Flow) -> list[str]:
+    """What a reader must know before reading a number."""
+    said = []
+    if is_phantom(packet.card):
+        said.append(
+            "The network was pretrained on simulated images (a phantom task), not on photographs or radiographs, "
+            "because no published weights were at hand. Treat this model as a demonstration."
+        )
+    outputs = packet.evaluation.outputs
+    if few := [output for output in outputs if min(output.positives, output.negatives) < ENOUGH_EVENTS]:
+        counts = ", ".join(f"{output.positives} with and {output.negatives} without {output.name}" for output in few)
+        said.append(
+            f"Few test images: {counts}. Below {ENOUGH_EVENTS} of each, estimates are imprecise; "
+            "read the intervals, not the values."
+        )
+    if packet.cohort.loc[packet.cohort["part"].notna(), "site"].nunique() < 2:
+        said.append("All images come from one site. Performance elsewhere is unknown.")
+    near = packet.leakage["checks"].get("near_duplicate_pairs_across_parts", 0)
+    if near:
+        said.append(f"{near} pairs of near-duplicate images lie in different parts of the split; the test may flatter.")
+    if counted.left_out:
+        lost = sum(counted.left_out.values())
+        said.append(f"{lost} of {counted.ingested.images} radiographs could not be prepared; it was not tested on those.")
+    return said
+
+
+def _title(task: Task) -> str:
+    names = task.targets if len(task.targets) <= 3 else (f"{len(task.targets)} findings",)
+    text = ", ".join(names)
+    return text[:1].upper() + text[1:]
+
+
+def _people(cohort: pd.DataFrame) -> dict[str, Any]:
+    """Whom the model was developed on, in a few numbers."""
+    used = cohort[cohort["part"].notna()]
+    ages = used["age_years"].dropna()
+    return {
+        "ages": f"{ages.min():.0f} to {ages.max():.0f}" if len(ages) else None,
+        "views": sorted(used["view"].dropna().unique()),
+        "body_parts": sorted(used["body_part"].dropna().str.lower().unique()),
+        "sites": int(used["site"].nunique()),
+    }
+
+
+def _rule(card: ModelCard) -> str:
+    point = card.strategy["settings"]["operating_point"]
+    return RULES[point["rule"]].format(value=point["value"])
+
+
+def _sparks(history: pd.DataFrame, best_epoch: int) -> list[Spark]:
+    titles = {"train_loss": "training loss", "validation_loss": "validation loss", "validation_auroc": "validation AUROC"}
+    return [_spark(title, history["epoch"].tolist(), history[name].tolist(), best_epoch) for name, title in titles.items()]
+
+
+def _spark(title: str, epochs: list[int], values: list[float], best_epoch: int) -> Spark:
+    low, high = min(values), max(values)
+    steps, span = max(len(epochs) - 1, 1), (high - low) or 1.0
+    xs = [round(2 + 96 * number / steps, 2) for number in range(len(epochs))]
+    ys = [round(26 - 24 * (value - low) / span, 2) for value in values]
+    best = epochs.index(best_epoch)
+    return Spark(title, " ".join(f"{x},{y}" for x, y in zip(xs, ys, strict=True)), xs[best], ys[best], values[best], low, high)
+
+
+def _metric(value: float | None, name: str) -> str:
+    if value is None:
+        return NOTHING
+    return f"{value:.1%}" if name in FRACTIONS else f"{value:.3f}"
+
+
+def _ends(interval: Interval, name: str) -> str:
+    if interval.low is None or interval.high is None:
+        return NOTHING
+    if name in FRACTIONS:
+        return f"{100 * interval.low:.1f}–{interval.high:.1%}"
+    return f"{interval.low:.3f}–{interval.high:.3f}"
+
+
+def _percent(fraction: float) -> str:
+    return f"{fraction:.0%}"
+
+
+def _count(number: int) -> str:
+    return f"{number:,}"
+
+
+def _reason(code: str) -> str:
+    return REASONS.get(code, code.replace("_", " "))

@@ -1,0 +1,192 @@
+"""The review packet: self-contained, complete, escaped, and frank."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import evaluated_workspace
+import pytest
+
+from pipelines import packet
+from pipelines.packet import Packet
+from pipelines.stages import evaluate
+
+VOID = {"meta", "img", "br"}
+
+
+class Page(HTMLParser):
+    """Collects the words, the addresses and the elements of a page, and whether every element is closed."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.words, self.sources, self.tags, self.open = "", [], set(), []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.sources += [value for name, value in attrs if name in ("src", "href", "action", "srcset", "poster")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words += " ".join(data.split()) + " " if "style" not in self.open else ""
+
+
+@pytest.fixture(scope="module")
+def facts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Packet]:
+    """What the stage gives to `render`, by kind of task."""
+    given: dict[str, Packet] = {}
+    render = packet.render
+    with pytest.MonkeyPatch.context() as patch:
+        for kind in evaluated_workspace.TASKS:
+            settings, paths = evaluated_workspace.make(tmp_path_factory.mktemp(f"packet-{kind}"), kind)
+
+            def keep(facts: Packet, kind: str = kind) -> str:
+                given[kind] = facts
+                return render(facts)
+
+            patch.setattr(packet, "render", keep)
+            evaluate.run(settings, paths, commit="f" * 40)
+    return given
+
+
+@pytest.fixture(scope="module")
+def said(facts: dict[str, Packet]) -> str:
+    return Page(packet.render(facts["binary"])).words
+
+
+@pytest.mark.parametrize("kind", evaluated_workspace.TASKS)
+def test_the_packet_asks_for_nothing_outside_itself(facts: dict[str, Packet], kind: str) -> None:
+    text = packet.render(facts[kind])
+    page = Page(text)
+    assert page.open == []
+    assert page.sources
+    assert all(source.startswith("data:image/") for source in page.sources)
+    assert "script" not in page.tags
+    assert "link" not in page.tags
+    assert not re.search(r"@import|url\(", text)
+    assert "default-src 'none'" in text
+
+
+def test_the_same_facts_give_the_same_bytes(facts: dict[str, Packet]) -> None:
+    assert packet.render(facts["binary"]) == packet.render(facts["binary"])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Opacity on chest radiographs",
+        "This is not a medical device.",
+        "On 20 test images of 10 patients",
+        "data quality passed with 1 warning",
+        "the most specific threshold with a sensitivity of at least 90%",
+        "validation part before any test image was looked at",
+        "67 files found",
+        "5 set aside not a DICOM file 2 truncated file 3",
+        "62 de-identified radiographs 31 patients",
+        "2 not used pixels cannot be decoded 1 without a label 1",
+        "60 labelled radiographs 30 patients",
+        "site 2",
+        "patients in more than one part 0",
+        "shapes",
+        "a million photographs",
+        "Apache-2.0",
+        "d" * 64,
+        "60 tensors matched, 2 left over",
+        "resnet10, strategy differential , seed 17",
+        "f" * 40,
+    ],
+)
+def test_the_packet_says(said: str, words: str) -> None:
+    assert words in said
+
+
+@pytest.mark.parametrize("kind", evaluated_workspace.TASKS)
+def test_every_metric_is_there_with_its_interval(facts: dict[str, Packet], kind: str) -> None:
+    words = Page(packet.render(facts[kind])).words
+    for name, found in facts[kind].evaluation.macro.items():
+        scale, digits, sign = (100, 1, "%") if name in packet.FRACTIONS else (1, 3, "")
+        assert (
+            f"{found.value * scale:.{digits}f}{sign} {found.low * scale:.{digits}f}–{found.high * scale:.{digits}f}{sign}"
+            in words
+        )
+
+
+def test_mistakes_are_shown_with_pseudonym_probability_and_evidence(facts: dict[str, Packet]) -> None:
+    page, shown = Page(packet.render(facts["binary"])), facts["binary"]
+    cases = [*shown.false_positives, *shown.false_negatives]
+    assert cases
+    assert len(shown.false_positives) <= 3
+    for case in cases:
+        assert case.image in page.words
+        assert f"{case.probability:.3f}" in page.words
+        assert packet.data_uri(case.picture, "image/png") in page.sources
+        assert packet.data_uri(case.evidence, "image/png") in page.sources
+    assert all(case.probability >= case.threshold for case in shown.false_positives)
+    assert all(case.probability < case.threshold for case in shown.false_negatives)
+
+
+def test_no_mistakes_are_said_to_be_none(facts: dict[str, Packet]) -> None:
+    words = Page(packet.render(replace(facts["binary"], false_positives=[], false_negatives=[]))).words
+    assert "No false positives on the test part." in words
+    assert "No false negatives on the test part." in words
+
+
+def test_text_from_outside_is_escaped(facts: dict[str, Packet]) -> None:
+    text = packet.render(facts["binary"])
+    assert "Images are &lt;sharp&gt;." in text
+    assert "for &lt;tests&gt; only" in text
+    assert "<sharp>" not in text
+
+
+def test_few_test_images_are_said_aloud(said: str) -> None:
+    assert "Read with care" in said
+    assert "read the intervals, not the values" in said
+
+
+def test_groups_that_are_too_small_get_no_number(said: str) -> None:
+    assert "too few" in said
+
+
+def test_weights_from_a_phantom_task_are_called_so(facts: dict[str, Packet]) -> None:
+    card = facts["binary"].card
+    passport = replace(evaluated_workspace.PASSPORT, source="phantom", trained_on="simulated shapes")
+    words = Page(packet.render(replace(facts["binary"], card=replace(card, passport=passport)))).words
+    assert "Pretrained on a phantom task." in words
+    assert "pretrained on simulated images" in words
+    assert "Treat this model as a demonstration." in words
+
+
+def test_real_weights_are_not_called_a_phantoms(said: str) -> None:
+    assert "phantom" not in said
+
+
+def test_a_network_from_scratch_has_no_passport(facts: dict[str, Packet]) -> None:
+    card = replace(facts["binary"].card, passport=None, weights=None)
+    words = Page(packet.render(replace(facts["binary"], card=card))).words
+    assert "None: the network was trained from scratch" in words
+    assert "trained from scratch ranges" not in words
+
+
+def test_a_packet_without_ingest_counts_or_commit_leaves_them_out(facts: dict[str, Packet]) -> None:
+    words = Page(packet.render(replace(facts["binary"], ingest=None, commit=None))).words
+    assert "files found" not in words
+    assert "Git commit" not in words
+
+
+def test_a_failed_verdict_is_plain_to_see(facts: dict[str, Packet]) -> None:
+    quality = {**facts["binary"].quality, "passed": False}
+    leakage = {**facts["binary"].leakage, "clean": False}
+    words = Page(packet.render(replace(facts["binary"], quality=quality, leakage=leakage))).words
+    assert "data quality failed" in words
+    assert "the split leaks" in words
+
+
+def test_the_template_lies_in_the_package() -> None:
+    assert (Path(packet.__file__).parent / "packet.html.j2").is_file()
