@@ -94,7 +94,7 @@ STAGES = (
             "artifacts/quality/result.json",
         ),
         params=("task",),
-        code=("pipelines/stages/evaluate.py", "pipelines/metrics", "pipelines/inference.py", "pipelines/packet.py"),
+        code=("pipelines/stages/evaluate.py", "pipelines/metrics", "pipelines/inference.py", "pipelines/packet.py", "pipelines/packet.html.j2"),
         outs=(
             "artifacts/evaluation/predictions.parquet",
             "artifacts/evaluation/packet.html",

@@ -1,0 +1,165 @@
+"""Predict for DICOM files, and say which model answered."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipelines import console, files, tracking
+from pipelines.config import Config
+from pipelines.errors import MissingInputError, SourceError
+from pipelines.paths import Paths
+from pipelines.records import Reason, probability_column
+
+if TYPE_CHECKING:
+    from pipelines.inference import Model
+    from pipelines.tracking import Version
+
+CHUNK = 64
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer for one file.
+
+    Attributes:
+        source: the file, as the user named it or as found in a folder that the user named; for the terminal only.
+        probabilities: by output; empty for a file that was refused.
+        positive: by output, whether the probability reaches the threshold.
+        refused: a `Reason` value, or None.
+    """
+
+    source: str
+    probabilities: dict[str, float]
+    positive: dict[str, bool]
+    refused: str | None
+
+
+@dataclass(frozen=True)
+class PredictSummary:
+    """The answers, and whose they are.
+
+    Attributes:
+        answered_by: which model, and how far it has been reviewed.
+        reviewed: whether that model is the champion.
+        thresholds: probability from which an output counts as positive.
+        predictions: one for each file, in order.
+        not_dicom: files of the folders that are not DICOM, and were passed over.
+    """
+
+    answered_by: str
+    reviewed: bool
+    thresholds: dict[str, float]
+    predictions: tuple[Prediction, ...]
+    not_dicom: int
+
+    @property
+    def answered(self) -> bool:
+        """Whether there is an answer for any file."""
+        return any(item.refused is None for item in self.predictions)
+
+    def describe(self) -> str:
+        from rich.markup import escape
+
+        colour = "green" if self.reviewed else "yellow"
+        refused = sum(item.refused is not None for item in self.predictions)
+        counts = f"{len(self.predictions) - refused} predicted, {refused} refused, {self.not_dicom} not DICOM and passed over"
+        lines = [escape(line) for line in self._rows()]
+        return "\n".join((*lines, "", f"answered by [{colour}]{escape(self.answered_by)}[/{colour}]; {counts}"))
+
+    def _rows(self) -> Iterator[str]:
+        """A table: a file to a line, with its answers first, since the names have any length."""
+        titles = [f"{name} ≥ {threshold:.3f}" for name, threshold in self.thresholds.items()]
+        widths = [max(len(title), len("0.000 positive")) for title in titles]
+        yield "  ".join([*(title.ljust(width) for title, width in zip(titles, widths, strict=True)), "file"])
+        for item in self.predictions:
+            if item.refused is None:
+                cells = [
+                    f"{item.probabilities[name]:.3f}{' positive' if item.positive[name] else ''}" for name in self.thresholds
+                ]
+            else:
+                cells = [f"refused: {item.refused}", *[""] * (len(widths) - 1)]
+            yield "  ".join([*(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)), item.source])
+
+
+def run(config: Config, paths: Paths, sources: Sequence[Path]) -> PredictSummary:
+    """Predict with the champion; without one with the model of this workspace, saying how far it has been reviewed.
+
+    Nothing is written, and the names of the files go nowhere but into the summary.
+
+    Raises:
+        SourceError: a source is not there, or there is nothing in any.
+        MissingInputError: there is neither a champion nor a model in the workspace.
+        ServiceError: MLflow does not answer, or the champion's weights are not the registered ones.
+    """
+    wanted, found = _files(sources)
+    with _model(config, paths) as (model, answered_by, reviewed):
+        predictions = tuple(_predictions(model, [*wanted, *found]))
+        thresholds = dict(model.card.thresholds)
+    # a file that was named is refused aloud, whatever it is
+    passed_over = {n for n, item in enumerate(predictions) if n >= len(wanted) and item.refused == Reason.NOT_DICOM.value}
+    kept = tuple(item for n, item in enumerate(predictions) if n not in passed_over)
+    return PredictSummary(answered_by, reviewed, thresholds, kept, len(passed_over))
+
+
+def _files(sources: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """The files that were named, and those found in the folders that were named."""
+    for position, source in enumerate(sources, 1):
+        if not source.exists():
+            raise SourceError(f"PATH number {position}: expected a DICOM file or a folder, found nothing")
+    named = [source for source in sources if not source.is_dir()]
+    found = [path for source in sources if source.is_dir() for path in sorted(source.rglob("*")) if path.is_file()]
+    if not named and not found:
+        raise SourceError("PATH: expected DICOM files, found empty folders")
+    return named, found
+
+
+@contextmanager
+def _model(config: Config, paths: Paths) -> Iterator[tuple[Model, str, bool]]:
+    """Give the model that answers, its name for people, and whether a person has promoted it."""
+    from pipelines.inference import Model
+
+    name = config.registration.model
+    champion = tracking.by_alias(paths, name, tracking.CHAMPION)
+    if champion:
+        with tracking.fetched(paths, champion) as folder:
+            yield Model.load(folder, config.train.device), f"{name} version {champion.number} (champion)", True
+        return
+    weights = paths.model / "model.safetensors"
+    if not weights.is_file():
+        raise MissingInputError(
+            f"{name}: expected a version with the alias {tracking.CHAMPION} in MLflow or a model in artifacts/model, "
+            "found neither; run `radtransfer run`"
+        )
+    known = tracking.find(paths, name, {tracking.MODEL_HASH: files.sha256(weights)})
+    yield Model.load(paths.model, config.train.device), _unreviewed(name, known), False
+
+
+def _unreviewed(name: str, known: Version | None) -> str:
+    if known is None:
+        return "artifacts/model (not registered, not reviewed; there is no champion)"
+    alias = f"{tracking.CHALLENGER}: not reviewed" if tracking.CHALLENGER in known.aliases else f"review.status {known.status}"
+    return f"{name} version {known.number} ({alias}; there is no champion)"
+
+
+def _predictions(model: Model, paths: Sequence[Path]) -> Iterator[Prediction]:
+    remaining = iter(paths)
+    with console.progress() as display:
+        task = display.add_task("predict", total=len(paths), note="")
+        while chunk := list(islice(remaining, CHUNK)):
+            for path, row in zip(chunk, model.predict(chunk).to_dict("records"), strict=True):
+                yield _prediction(model, path, row)
+            display.advance(task, len(chunk))
+
+
+def _prediction(model: Model, path: Path, row: Mapping[Hashable, Any]) -> Prediction:
+    refused = row["left_out"]
+    if refused is not None:
+        return Prediction(str(path), {}, {}, refused)
+    outputs = model.card.task.outputs
+    probabilities = {name: float(row[probability_column(name)]) for name in outputs}
+    return Prediction(str(path), probabilities, {name: bool(row[f"positive_{name}"]) for name in outputs}, None)
