@@ -1,0 +1,253 @@
+"""Carry out `profile`: the attributes of a de-identified file from those of an identified one."""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from functools import cache
+from typing import TypeVar
+
+import numpy as np
+from pydicom.config import IGNORE
+from pydicom.datadict import dictionary_VM, dictionary_VR
+from pydicom.uid import UID
+from pydicom.valuerep import format_number_as_ds
+
+from pipelines.dicom import vocabulary as words
+from pipelines.dicom.header import Header
+from pipelines.dicom.profile import PROFILE, Action, Rule
+from pipelines.dicom.pseudonyms import Pseudonyms
+from pipelines.dicom.reading import STORAGE_CLASSES
+from pipelines.dicom.writing import Attributes, Items, Typed, Value
+
+METHOD = "radtransfer allow-list 1, key "
+OLDEST_YEARS = 89
+LARGEST_NUMBER = 999_999
+LARGEST_GREY = 1e9
+LONGEST_LUT = 65536
+DAYS = {"D": 1.0, "W": 7.0, "M": 365.25 / 12, "Y": 365.25}
+_MONTHS_UNTIL_YEARS = 24
+_SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+_DATE = re.compile(r"(\d{4})[.]?(\d{2})[.]?(\d{2})", re.ASCII)
+_AGE = re.compile(r"(\d{1,3})\s*([DWMY]?)", re.ASCII)
+_CODED = {
+    "ViewPosition": ("ViewCodeSequence", words.VIEW_CODES),
+    "BodyPartExamined": ("AnatomicRegionSequence", words.ANATOMY_CODES),
+}
+# One without the other says something else than both did.
+_PAIRS = (("WindowCenter", "WindowWidth"), ("RescaleIntercept", "RescaleSlope"))
+
+Kept = Value | Typed | Items | None
+Single = TypeVar("Single", str, int, float)
+
+
+@dataclass(frozen=True, repr=False)
+class Identity:
+    """Who and what an image is of, still identified.
+
+    Attributes:
+        header: the attributes of the file.
+        patient: the patient's pseudonym.
+        uids: the UIDs of image, series and study, by keyword.
+        modalities: values of Modality that are taken.
+    """
+
+    header: Header
+    patient: str
+    uids: dict[str, str]
+    modalities: tuple[str, ...]
+
+    @classmethod
+    def of(cls, header: Header, pseudonyms: Pseudonyms, modalities: tuple[str, ...]) -> Identity:
+        """A missing study or series UID is taken from what there is; a missing PatientID from the study."""
+        image, series = header.text("SOPInstanceUID"), header.text("SeriesInstanceUID")
+        study = header.text("StudyInstanceUID") or series or image
+        known = header.text("PatientID")
+        patient = pseudonyms.patient(known) if known else pseudonyms.patient_of_study(study)
+        uids = {"SOPInstanceUID": image, "SeriesInstanceUID": series or image, "StudyInstanceUID": study}
+        return cls(header, patient, uids, modalities)
+
+
+def attributes(identity: Identity, pseudonyms: Pseudonyms) -> Attributes:
+    """The attributes of the de-identified file, by keyword, without the pixel data."""
+    kept: dict[str, Value | Typed | Items] = {
+        "PatientName": identity.patient,
+        "PatientIdentityRemoved": "YES",
+        "DeidentificationMethod": METHOD + pseudonyms.fingerprint,
+        "LongitudinalTemporalInformationModified": "MODIFIED",
+    }
+    for rule in PROFILE:
+        value = _ACTIONS[rule.action](rule, identity, pseudonyms) if rule.action in _ACTIONS else None
+        if value is not None:
+            kept[rule.keyword] = value
+    alone = [one for pair in _PAIRS for one, other in (pair, pair[::-1]) if one in kept and other not in kept]
+    return {keyword: value for keyword, value in kept.items() if keyword not in alone}
+
+
+def _number(rule: Rule, identity: Identity, _pseudonyms: Pseudonyms, largest: float = LARGEST_NUMBER) -> Kept:
+    values = identity.header.numbers(rule.keyword)
+    vr, most = _vr_and_most(rule.keyword)
+    if not values or len(values) > most or any(abs(value) > largest for value in values):
+        return None
+    if vr == "DS":
+        return _single([format_number_as_ds(value) if isinstance(value, float) else str(value) for value in values])
+    if vr in ("FL", "FD"):
+        return _single([float(value) for value in values])
+    if any(value != int(value) for value in values):
+        return None
+    return _whole(vr, [int(value) for value in values], identity)
+
+
+def _whole(vr: str, values: list[int], identity: Identity) -> Kept:
+    if vr == "IS":
+        return _single([str(value) for value in values])
+    if vr.startswith("US or SS"):
+        vr = "SS" if identity.header.integer("PixelRepresentation") == 1 else "US"
+    lowest, highest = (-(1 << 15), (1 << 15) - 1) if vr == "SS" else (0, (1 << 16) - 1)
+    return Typed(vr, values) if all(lowest <= value <= highest for value in values) else None
+
+
+def _grey(rule: Rule, identity: Identity, pseudonyms: Pseudonyms) -> Kept:
+    return _number(rule, identity, pseudonyms, largest=LARGEST_GREY)
+
+
+@cache
+def _vr_and_most(keyword: str) -> tuple[str, int]:
+    """The VR of an attribute and how many values it may have (16 where the standard sets no bound)."""
+    most = dictionary_VM(keyword).split("-")[-1]
+    return dictionary_VR(keyword), int(most) if most.isdigit() else 16
+
+
+def _term(rule: Rule, identity: Identity, _pseudonyms: Pseudonyms) -> Kept:
+    found = [words.squashed(text) for text in identity.header.texts(rule.keyword)]
+    if rule.keyword == "ImageType":
+        found = found[:2]  # the third value and on are the vendor's own words
+    values = [rule.vocabulary[text] for text in found if text in rule.vocabulary]
+    if not values or len(values) != len(found) or len(values) > _vr_and_most(rule.keyword)[1]:
+        return _coded(rule, identity)
+    return _single(values)
+
+
+def _coded(rule: Rule, identity: Identity) -> str | None:
+    """View or body part from its code sequence, where the plain attribute says nothing that is known."""
+    if rule.keyword not in _CODED:
+        return None
+    sequence, codes = _CODED[rule.keyword]
+    values = [item.text(name) for item in identity.header.items(sequence) for name in ("CodeValue", "LongCodeValue")]
+    return next((codes[value] for value in values if value in codes), None)
+
+
+def _modality(rule: Rule, identity: Identity, _pseudonyms: Pseudonyms) -> Kept:
+    found = identity.header.text(rule.keyword).upper()
+    return next(modality for modality in identity.modalities if modality == found)
+
+
+def _uid(rule: Rule, identity: Identity, pseudonyms: Pseudonyms) -> Kept:
+    return pseudonyms.uid(identity.uids[rule.keyword])
+
+
+def _storage_class(rule: Rule, identity: Identity, _pseudonyms: Pseudonyms) -> Kept:
+    uid = identity.header.text(rule.keyword)
+    known = uid.startswith(STORAGE_CLASSES) and UID(uid, validation_mode=IGNORE).type == "SOP Class"
+    return uid if known else _SECONDARY_CAPTURE
+
+
+def _patient(_rule: Rule, identity: Identity, _pseudonyms: Pseudonyms) -> Kept:
+    return identity.patient
+
+
+def _keyed(pseudonym: Callable[[Pseudonyms, str], str]) -> Callable[[Rule, Identity, Pseudonyms], Kept]:
+    def action(rule: Rule, identity: Identity, pseudonyms: Pseudonyms) -> Kept:
+        text = identity.header.text(rule.keyword)
+        return pseudonym(pseudonyms, text) if text else None
+
+    return action
+
+
+def _vendor(rule: Rule, identity: Identity, pseudonyms: Pseudonyms) -> Kept:
+    text = identity.header.text(rule.keyword)
+    known = next((name for name, pattern in words.VENDORS.items() if pattern.search(text)), None)
+    return known or (pseudonyms.vendor(text) if text else None)
+
+
+def _date(rule: Rule, identity: Identity, pseudonyms: Pseudonyms) -> Kept:
+    day = _day(identity.header, rule.keyword)
+    if day is None:
+        return None
+    try:
+        moved = day + timedelta(days=pseudonyms.days(identity.patient))
+    except OverflowError:
+        return None
+    return moved.isoformat().replace("-", "")
+
+
+def _day(header: Header, keyword: str) -> date | None:
+    match = _DATE.fullmatch(header.text(keyword))
+    try:
+        return date(*map(int, match.groups())) if match else None
+    except ValueError:
+        return None
+
+
+def _age(rule: Rule, identity: Identity, _pseudonyms: Pseudonyms) -> Kept:
+    match = _AGE.fullmatch(identity.header.text(rule.keyword).upper())
+    if match:
+        number, unit = int(match[1]), match[2] or "Y"
+        too_old = number * DAYS[unit] > OLDEST_YEARS * DAYS["Y"]
+        return f"{OLDEST_YEARS:03d}Y" if too_old else f"{number:03d}{unit}"
+    born, studied = _day(identity.header, "PatientBirthDate"), _day(identity.header, "StudyDate")
+    if born is None or studied is None or studied < born:
+        return None
+    months = (studied.year - born.year) * 12 + studied.month - born.month - (studied.day < born.day)
+    return f"{months:03d}M" if months < _MONTHS_UNTIL_YEARS else f"{min(months // 12, OLDEST_YEARS):03d}Y"
+
+
+def _lut(rule: Rule, identity: Identity, _pseudonyms: Pseudonyms) -> Kept:
+    tables = [_table(item, identity.header) for item in identity.header.items(rule.keyword)]
+    items = tuple(table for table in tables if table is not None)
+    return Items(items) if items else None
+
+
+def _table(item: Header, header: Header) -> Attributes | None:
+    """A lookup table (PS3.3 C.11.1.1, C.11.2.1.1) from its numbers; None if they do not fit its descriptor."""
+    order = "<" if header.little_endian else ">"
+    if len(item.raw("LUTDescriptor")) != 6:
+        return None
+    entries, first, bits = struct.unpack(f"{order}3H", item.raw("LUTDescriptor"))
+    count, data = entries or LONGEST_LUT, item.raw("LUTData")
+    if not 8 <= bits <= 16 or len(data) < count:
+        return None
+    # Tables of eight bits are found packed, one byte for each entry.
+    kind = np.dtype(f"{order}u2") if len(data) >= 2 * count else np.dtype("u1")
+    table = np.minimum(np.frombuffer(data, kind, count), (1 << bits) - 1).astype("<u2")
+    # The first mapped value takes the sign of the pixels; only then is the descriptor's VR SS.
+    signed = header.integer("PixelRepresentation") == 1 and first >= 1 << 15
+    unit = words.LUT_TYPES.get(words.squashed(item.text("ModalityLUTType")))
+    descriptor = Typed("SS" if signed else "US", struct.pack("<3H", entries, first, bits))
+    kept: dict[str, Value | Typed | Items] = {"LUTDescriptor": descriptor, "LUTData": Typed("OW", table.tobytes())}
+    return {**kept, "ModalityLUTType": unit} if unit else kept
+
+
+def _single(values: list[Single]) -> Single | Sequence[Single]:
+    return values[0] if len(values) == 1 else values
+
+
+_ACTIONS: dict[Action, Callable[[Rule, Identity, Pseudonyms], Kept]] = {
+    Action.NUMBER: _number,
+    Action.GREY: _grey,
+    Action.TERM: _term,
+    Action.MODALITY: _modality,
+    Action.UID: _uid,
+    Action.CLASS: _storage_class,
+    Action.PATIENT: _patient,
+    Action.ACCESSION: _keyed(Pseudonyms.accession),
+    Action.SITE: _keyed(Pseudonyms.site),
+    Action.VENDOR: _vendor,
+    Action.MODEL: _keyed(Pseudonyms.model),
+    Action.DATE: _date,
+    Action.AGE: _age,
+    Action.LUT: _lut,
+}

@@ -1,0 +1,177 @@
+"""The pixel data of one radiograph: checked against the header, and cut to the image itself, without decoding it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from pydicom.uid import (
+    HTJ2K,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    HTJ2KLossless,
+    HTJ2KLosslessRPCL,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
+    RLELossless,
+)
+from pydicom.uid import JPEG2000 as JPEG2000_LOSSY
+
+from pipelines.dicom.codestream import clean_jpeg, clean_jpeg2000, clean_rle
+from pipelines.dicom.header import Header
+from pipelines.dicom.reading import Source, exactly, fragments, pixel_element
+from pipelines.errors import RefusedFileError
+from pipelines.records import Reason
+
+LARGEST_SIDE = 32767
+NATIVE = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The image as the header has it: sizes in pixels, depths in bits."""
+
+    rows: int
+    columns: int
+    bits_allocated: int
+    bits_stored: int
+    high_bit: int
+    signed: bool
+
+    @property
+    def pixels(self) -> int:
+        return self.rows * self.columns
+
+    @property
+    def bytes(self) -> int:
+        return self.pixels * self.bits_allocated // 8
+
+
+@dataclass(frozen=True, repr=False)
+class PixelData:
+    """What goes into (7FE0,0010).
+
+    Attributes:
+        image: the frame's bytes, without padding.
+        vr: OB or OW.
+        transfer_syntax: the source's; big endian and deflated images become explicit VR little endian.
+    """
+
+    image: bytes
+    vr: str
+    transfer_syntax: str
+
+
+def shape_of(header: Header) -> Shape:
+    """Check that the header describes one grayscale frame that can be decoded.
+
+    Raises:
+        RefusedFileError: multi-frame, not grayscale, absurd size, or inconsistent bits.
+    """
+    frames, samples = header.integer("NumberOfFrames"), header.integer("SamplesPerPixel")
+    if frames is not None and frames > 1:
+        raise RefusedFileError(Reason.MULTI_FRAME, f"{frames} frames")
+    if samples not in (None, 1) or header.text("PhotometricInterpretation").upper() not in ("MONOCHROME1", "MONOCHROME2"):
+        raise RefusedFileError(Reason.COLOUR)
+    rows, columns = header.integer("Rows") or 0, header.integer("Columns") or 0
+    if not (0 < rows <= LARGEST_SIDE and 0 < columns <= LARGEST_SIDE):
+        raise RefusedFileError(Reason.SIZE, f"{rows} × {columns} pixels")
+    allocated = header.integer("BitsAllocated") or 0
+    stored = header.integer("BitsStored") or 0
+    high = header.integer("HighBit")
+    high = stored - 1 if high is None else high
+    if allocated not in (8, 16) or not 0 < stored <= allocated or not stored - 1 <= high < allocated:
+        raise RefusedFileError(Reason.BITS, f"allocated {allocated}, stored {stored}, high bit {high}")
+    return Shape(rows, columns, allocated, stored, high, header.integer("PixelRepresentation") == 1)
+
+
+def pixel_data(source: Source) -> PixelData:
+    """Read the pixel data and keep the image alone.
+
+    Raises:
+        RefusedFileError: no pixels, what `shape_of` refuses, truncated, undecodable, or a transfer syntax that is not
+            supported.
+    """
+    if not source.has_pixels:
+        raise RefusedFileError(Reason.NO_PIXELS)
+    shape = shape_of(source.header)
+    supported = source.transfer_syntax in NATIVE or source.transfer_syntax in _CLEANERS
+    if not supported:
+        raise RefusedFileError(Reason.TRANSFER_SYNTAX)
+    vr, length = pixel_element(source)
+    if (length is None) != (source.transfer_syntax in _CLEANERS):
+        raise RefusedFileError(Reason.UNREADABLE, "pixel data that are not encoded as the transfer syntax says")
+    if length is None:
+        frame = _CLEANERS[source.transfer_syntax](b"".join(fragments(source.stream)), shape)
+        return PixelData(frame, "OB", source.transfer_syntax)
+    if length == 0:
+        raise RefusedFileError(Reason.NO_PIXELS)
+    if length < shape.bytes:
+        raise RefusedFileError(Reason.TRUNCATED, f"{length} bytes of pixel data, {shape.bytes} expected")
+    return _native(source, shape, vr)
+
+
+def _native(source: Source, shape: Shape, vr: str | None) -> PixelData:
+    words = vr != "OB"
+    swapped = not source.header.little_endian and words
+    content = exactly(source.stream, shape.bytes + (shape.bytes % 2 if swapped else 0))
+    if swapped:
+        content = np.frombuffer(content, np.uint16).byteswap().tobytes()[: shape.bytes]
+    image = _unused_bits_cleared(content, shape)
+    syntax = ImplicitVRLittleEndian if source.implicit else ExplicitVRLittleEndian
+    return PixelData(image, "OW" if shape.bits_allocated == 16 or words else "OB", syntax)
+
+
+def _unused_bits_cleared(content: bytes, shape: Shape) -> bytes:
+    """Clear the bits outside the stored ones, where older files keep overlays (PS3.5 8.1.1).
+
+    The high bits of a signed image repeat its sign and are left.
+    """
+    every = (1 << shape.bits_allocated) - 1
+    below = (1 << (shape.high_bit + 1 - shape.bits_stored)) - 1
+    above = 0 if shape.signed else every ^ ((1 << (shape.high_bit + 1)) - 1)
+    if not (above | below):
+        return content
+    if shape.bits_allocated == 8:
+        return (np.frombuffer(content, np.uint8) & np.uint8(every ^ (above | below))).tobytes()
+    return (np.frombuffer(content, np.dtype("<u2")) & np.uint16(every ^ (above | below))).astype("<u2").tobytes()
+
+
+def _jpeg(frame: bytes, _shape: Shape) -> bytes:
+    return clean_jpeg(frame)
+
+
+def _jpeg_ls(frame: bytes, _shape: Shape) -> bytes:
+    return clean_jpeg(frame, jpeg_ls=True)
+
+
+def _jpeg2000(frame: bytes, _shape: Shape) -> bytes:
+    return clean_jpeg2000(frame)
+
+
+def _rle(frame: bytes, shape: Shape) -> bytes:
+    return clean_rle(frame, pixels=shape.pixels, planes=shape.bits_allocated // 8)
+
+
+_CLEANERS: dict[str, Callable[[bytes, Shape], bytes]] = {
+    JPEGBaseline8Bit: _jpeg,
+    JPEGExtended12Bit: _jpeg,
+    JPEGLossless: _jpeg,
+    JPEGLosslessSV1: _jpeg,
+    JPEGLSLossless: _jpeg_ls,
+    JPEGLSNearLossless: _jpeg_ls,
+    JPEG2000Lossless: _jpeg2000,
+    JPEG2000_LOSSY: _jpeg2000,
+    HTJ2KLossless: _jpeg2000,
+    HTJ2KLosslessRPCL: _jpeg2000,
+    HTJ2K: _jpeg2000,
+    RLELossless: _rle,
+}

@@ -1,0 +1,169 @@
+"""What survives of a header, as data: one line per attribute, with what is done to it and why it is kept.
+
+Everything that is not listed is gone, private attributes too. No free text survives: a value is a number written anew, a
+term of a closed vocabulary, or a keyed pseudonym (PS3.15 Annex E, stricter than the Basic Profile with Retain
+Longitudinal Temporal Information, Modified Dates).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum, unique
+
+from pipelines.dicom import vocabulary as words
+
+
+@unique
+class Action(Enum):
+    """What is done to the value of a listed attribute."""
+
+    NUMBER = "kept if it parses as numbers of at most six digits before the point, written anew"
+    GREY = "kept if it parses as numbers, written anew; decides the grey levels, so of any size"
+    TERM = "kept if every value is in the vocabulary, in the vocabulary's spelling"
+    MODALITY = "kept, since only configured modalities come in"
+    UID = "replaced by a keyed pseudonym under 2.25"
+    CLASS = "kept if it is a registered storage class, else Secondary Capture"
+    PATIENT = "replaced by the patient's pseudonym"
+    ACCESSION = "replaced by a keyed pseudonym: a…"
+    SITE = "replaced by a keyed pseudonym: site-…"
+    VENDOR = "the vendor's usual name if a word of it is recognised, else a keyed pseudonym"
+    MODEL = "replaced by a keyed pseudonym: model-…"
+    DATE = "moved by the patient's number of days; intervals stay"
+    AGE = "kept, at most 89 years; computed from the birth date where it is missing"
+    LUT = "rebuilt from its numbers alone"
+    SET = "written by us"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One attribute that survives.
+
+    Attributes:
+        keyword: PS3.6 keyword.
+        action: what is done to its value.
+        why: what it is kept for.
+        vocabulary: squashed spelling → term, for `Action.TERM`.
+    """
+
+    keyword: str
+    action: Action
+    why: str
+    vocabulary: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+def _rules(action: Action, why: str, *keywords: str) -> tuple[Rule, ...]:
+    return tuple(Rule(keyword, action, why) for keyword in keywords)
+
+
+def _term(keyword: str, vocabulary: Mapping[str, str], why: str) -> Rule:
+    return Rule(keyword, Action.TERM, why, vocabulary)
+
+
+PROFILE: tuple[Rule, ...] = (
+    Rule("SOPClassUID", Action.CLASS, "what kind of image this is"),
+    *_rules(Action.UID, "identity", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"),
+    Rule("Modality", Action.MODALITY, "CR, DX or RG"),
+    Rule("PatientID", Action.PATIENT, "splits are by patient"),
+    Rule("AccessionNumber", Action.ACCESSION, "labels can be keyed by it"),
+    Rule("InstitutionName", Action.SITE, "site hold-outs and shortcut audits"),
+    Rule("Manufacturer", Action.VENDOR, "results by vendor"),
+    Rule("ManufacturerModelName", Action.MODEL, "results by device"),
+    *_rules(Action.DATE, "time hold-outs and intervals", "StudyDate", "SeriesDate", "AcquisitionDate", "ContentDate"),
+    Rule("PatientAge", Action.AGE, "results by age"),
+    _term("PatientSex", words.SEXES, "results by sex"),
+    _term("ImageType", words.IMAGE_TYPES, "original or derived"),
+    _term("ConversionType", words.CONVERSIONS, "secondary captures"),
+    _term("PresentationIntentType", words.INTENT, "raw detector data or an image to look at"),
+    _term("BodyPartExamined", words.BODY_PARTS, "what is shown"),
+    _term("ViewPosition", words.VIEWS, "results by view"),
+    _term("Laterality", words.LATERALITIES, "side of a paired part"),
+    _term("ImageLaterality", words.LATERALITIES, "side of a paired part"),
+    _term("PatientOrientation", words.ORIENTATIONS, "which edge is left"),
+    _term("BurnedInAnnotation", words.YES_NO, "text in the pixels"),
+    _term("PhotometricInterpretation", words.PHOTOMETRIC, "polarity"),
+    _term("PresentationLUTShape", words.LUT_SHAPES, "polarity"),
+    _term("VOILUTFunction", words.VOI_FUNCTIONS, "window"),
+    _term("RescaleType", words.RESCALE_TYPES, "unit of the modality LUT"),
+    _term("PixelIntensityRelationship", words.INTENSITIES, "linear or logarithmic detector"),
+    _term("LossyImageCompression", words.LOSSY, "image quality"),
+    _term("LossyImageCompressionMethod", words.LOSSY_METHODS, "image quality"),
+    _term("PixelSpacingCalibrationType", words.CALIBRATIONS, "what the spacing refers to"),
+    _term("FieldOfViewShape", words.FIELD_SHAPES, "acquisition"),
+    _term("FieldOfViewHorizontalFlip", words.YES_NO, "orientation"),
+    _term("CollimatorShape", words.COLLIMATORS, "acquisition"),
+    _term("DetectorType", words.DETECTORS, "acquisition"),
+    _term("DetectorConfiguration", words.CONFIGURATIONS, "acquisition"),
+    *_rules(
+        Action.GREY,
+        "decoding and grey levels",
+        "SamplesPerPixel",
+        "Rows",
+        "Columns",
+        "BitsAllocated",
+        "BitsStored",
+        "HighBit",
+        "PixelRepresentation",
+        "PixelPaddingValue",
+        "PixelPaddingRangeLimit",
+        "WindowCenter",
+        "WindowWidth",
+        "RescaleIntercept",
+        "RescaleSlope",
+        "PixelIntensityRelationshipSign",
+    ),
+    *_rules(
+        Action.NUMBER,
+        "scale of the image",
+        "PixelSpacing",
+        "ImagerPixelSpacing",
+        "NominalScannedPixelSpacing",
+        "DetectorElementSpacing",
+        "EstimatedRadiographicMagnificationFactor",
+        "DistanceSourceToDetector",
+        "DistanceSourceToPatient",
+    ),
+    *_rules(
+        Action.NUMBER,
+        "exposure and acquisition",
+        "KVP",
+        "ExposureTime",
+        "ExposureTimeInuS",
+        "XRayTubeCurrent",
+        "XRayTubeCurrentInuA",
+        "Exposure",
+        "ExposureInuAs",
+        "RelativeXRayExposure",
+        "ExposureIndex",
+        "TargetExposureIndex",
+        "DeviationIndex",
+        "Sensitivity",
+        "ImageAndFluoroscopyAreaDoseProduct",
+        "EntranceDoseInmGy",
+        "FocalSpots",
+        "FieldOfViewDimensions",
+        "FieldOfViewRotation",
+        "CollimatorLeftVerticalEdge",
+        "CollimatorRightVerticalEdge",
+        "CollimatorUpperHorizontalEdge",
+        "CollimatorLowerHorizontalEdge",
+        "PositionerPrimaryAngle",
+        "PositionerSecondaryAngle",
+        "LossyImageCompressionRatio",
+    ),
+    *_rules(Action.NUMBER, "order within the study", "SeriesNumber", "AcquisitionNumber", "InstanceNumber"),
+    *_rules(Action.LUT, "grey levels", "ModalityLUTSequence", "VOILUTSequence"),
+    Rule("PatientName", Action.SET, "the pseudonym again, for viewers"),
+    Rule("PatientIdentityRemoved", Action.SET, "PS3.15 E.1: YES"),
+    Rule("DeidentificationMethod", Action.SET, "PS3.15 E.1: this profile and the fingerprint of the key"),
+    Rule("LongitudinalTemporalInformationModified", Action.SET, "PS3.15 E.3.6: MODIFIED"),
+    Rule("PixelData", Action.SET, "the image, cleaned by `pixels`"),
+)
+
+# Attributes that are read to fill a listed one, and are themselves gone.
+CONSULTED = {
+    "PatientBirthDate": "PatientAge, where that is missing",
+    "ViewCodeSequence": "ViewPosition, where that is missing",
+    "AnatomicRegionSequence": "BodyPartExamined, where that is missing",
+    "NumberOfFrames": "multi-frame images are refused",
+}
