@@ -94,7 +94,13 @@ STAGES = (
             "artifacts/quality/result.json",
         ),
         params=("task",),
-        code=("pipelines/stages/evaluate.py", "pipelines/metrics", "pipelines/inference.py", "pipelines/packet.py", "pipelines/packet.html.j2"),
+        code=(
+            "pipelines/stages/evaluate.py",
+            "pipelines/metrics",
+            "pipelines/inference.py",
+            "pipelines/packet.py",
+            "pipelines/packet.html.j2",
+        ),
         outs=(
             "artifacts/evaluation/predictions.parquet",
             "artifacts/evaluation/packet.html",

@@ -125,7 +125,9 @@ def _findings(paths: Paths) -> _Findings:
         raise MissingInputError("model.safetensors: expected what `radtransfer train` writes, found nothing; run it first")
     metrics = files.read_json(paths.metrics, made_by="evaluate")
     if metrics["model_sha256"] != files.sha256(paths.model / "model.safetensors"):
-        raise MissingInputError("metrics.json: expected the metrics of this model, got those of another; run `radtransfer evaluate`")
+        raise MissingInputError(
+            "metrics.json: expected the metrics of this model, got those of another; run `radtransfer evaluate`"
+        )
     certificate = files.read_json(paths.leakage, made_by="split")
     quality = files.read_json(paths.quality_result, made_by="check")
     split = leakage.split_sha256(files.read_table(paths.split, made_by="split"))

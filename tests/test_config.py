@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipelines import config, demo
+from pipelines.errors import ConfigurationError
+from pipelines.stages import STAGES
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "params.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_the_rendered_defaults_are_read_back_unchanged(tmp_path: Path) -> None:
+    assert config.load(written(tmp_path, config.render(config.Config()))) == config.Config()
+
+
+def test_every_setting_has_a_comment() -> None:
+    for line in config.render(config.Config()).splitlines():
+        assert not line or "  # " in line, line
+
+
+def test_params_yaml_of_the_repository_is_rendered_from_the_schema(repository: Path) -> None:
+    assert (repository / "params.yaml").read_text() == config.render(demo.settings())
+
+
+def test_the_policy_of_the_repository_is_rendered_from_the_schema(repository: Path) -> None:
+    assert (repository / "mlflow" / "policy.yaml").read_text() == config.render(config.Policy())
+
+
+def test_every_stage_has_its_section() -> None:
+    sections = {field.alias or name for name, field in config.Config.model_fields.items()}
+    assert {stage.name for stage in STAGES} <= sections
+    assert {section for stage in STAGES for section in stage.params} <= sections
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("train: {epoch: 3}", r"params.yaml train.epoch: unknown key; did you mean epochs\?"),
+        ("train: {strategy: {decay: 3.0}}", r"train.strategy.decay: input should be less than or equal to 1, got 3.0"),
+        ("train: {epochs: many}", r"train.epochs: input should be a valid integer.*got 'many'"),
+        ("split: {validation: 0.6, test: 0.5}", r"split: expected validation > 0, test > 0 and validation \+ test < 1"),
+        ("task: {kind: multiclass, targets: [etiology]}", r"task: expected classes for a multiclass task, and only there"),
+        ("task: {targets: [a, b]}", r"task: expected one target for a binary task, got 2; set kind: multilabel"),
+        ("prepare: {percentiles: [99, 1]}", r"prepare: expected percentiles: .*low < high"),
+        ("- a\n- b", r"params.yaml: expected sections, got list"),
+        ("a: [", r"params.yaml: not YAML"),
+    ],
+)
+def test_a_wrong_setting_is_refused_with_its_place(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        config.load(written(tmp_path, text))
+
+
+def test_a_missing_file_names_the_remedy(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"params.yaml: .*found nothing; run `radtransfer init DIR`"):
+        config.load(tmp_path / "params.yaml")
+
+
+def test_overrides_are_yaml_and_leave_the_rest(tmp_path: Path) -> None:
+    path = written(tmp_path, "train: {epochs: 3}")
+    loaded = config.load(path, ["train.strategy.name=full", "task.targets=[a]", "train.strategy.learning_rate=1e-4"])
+    assert loaded.train.strategy.name == "full"
+    assert loaded.train.epochs == 3
+    assert loaded.task.targets == ("a",)
+    assert loaded.train.strategy.learning_rate == 1e-4
+    assert yaml.safe_load(path.read_text()) == {"train": {"epochs": 3}}
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.epochs", r"--set: expected section.key=value, got 'train.epochs'"),
+        ("train..x=1", r"--set: expected section.key=value"),
+        ("train.epochs=[", r"--set train.epochs: the value is not YAML"),
+        ("train.seed.x=1", r"--set train.seed.x: seed holds a value, not keys"),
+        ("train.bogus=1", r"train.bogus: unknown key"),
+    ],
+)
+def test_a_wrong_override_is_refused(tmp_path: Path, override: str, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        config.load(written(tmp_path, "train: {seed: 3}"), [override])
+
+
+def test_an_undeclared_task_says_how_to_declare_it() -> None:
+    with pytest.raises(ConfigurationError, match=r"task.targets: .*got \[\]; run `radtransfer ingest"):
+        config.Config().task.declared()
+
+
+def test_settings_are_frozen() -> None:
+    with pytest.raises(Exception, match="frozen"):
+        config.Config().train.epochs = 3  # type: ignore[misc]

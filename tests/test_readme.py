@@ -1,0 +1,55 @@
+"""The README is true: its commands, settings and files are there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import typer
+
+from pipelines import __main__, config
+from pipelines.models.backbones import BACKBONES
+from pipelines.transfer.strategies import STRATEGIES
+
+
+@pytest.fixture(scope="module")
+def readme(repository: Path) -> str:
+    return (repository / "README.md").read_text()
+
+
+def test_it_starts_with_the_two_commands_and_says_that_this_is_no_medical_device(readme: str) -> None:
+    code = re.findall(r"```sh\n(.*?)```", readme, re.S)[0]
+    assert [line.split("#")[0].strip() for line in code.splitlines()] == ["make demo", "make test"]
+    assert "**Not a medical device.**" in readme
+
+
+def test_every_command_has_its_row(readme: str) -> None:
+    table = readme.split("## Commands")[1].split("\n\n")[1]
+    named = {word for row in table.splitlines() for word in re.findall(r"`(\w+)[^`]*`", row.split("|")[1])}
+    assert named == set(typer.main.get_command(__main__.app).commands)  # type: ignore[attr-defined]
+
+
+def test_every_strategy_has_its_row_with_its_rate(readme: str) -> None:
+    for name, strategy in STRATEGIES.items():
+        row = next(line for line in readme.splitlines() if line.startswith(f"| `{name}`"))
+        assert f"{strategy.learning_rate:g}" in row
+
+
+def test_every_backbone_is_named(readme: str) -> None:
+    assert all(f"`{name}`" in readme for name in BACKBONES)
+
+
+def test_every_setting_it_uses_is_valid(readme: str, tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(config.render(config.Config()))
+    settings = re.findall(r"(?:--set|-S) '?([\w.]+=(?:\[[^\]]*\]|[^\s'`]+))", readme)
+    assert len(settings) >= 4
+    config.load(path, [setting for setting in settings if not setting.startswith("section.")])
+
+
+def test_every_picture_and_folder_is_there(readme: str, repository: Path) -> None:
+    for target in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", readme):
+        assert (repository / target).is_file(), target
+    for target in re.findall(r"`((?:pipelines|flows|benchmarks|docker|mlflow)/[\w./]*)`", readme):
+        assert (repository / target).exists(), target
