@@ -49,7 +49,7 @@ class ModelCard:
         weights: what loading them did, with the file's full SHA-256; None without a passport.
         thresholds: probability from which an output counts as positive, chosen on the validation part.
         seed: of the training.
-        training: counts of images, epochs, the best epoch and its validation AUROC.
+        training: counts of images, epochs, the best epoch and its validation AUROC, and the SHA-256 of the split.
         sha256: of model.safetensors.
     """
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from pipelines.metrics.cohort import Flow, composition, flow
-from pipelines.metrics.evaluation import METRICS, Evaluation
+from pipelines.metrics.evaluation import METRICS, Evaluation, OutputEvaluation
 from pipelines.metrics.intervals import LEVEL, Interval
 from pipelines.metrics.subgroups import FEWEST, Subgroup
 from pipelines.records import PARTS, Task
@@ -173,7 +173,7 @@ def _cautions(packet: Packet, counted: Flow) -> list[str]:
         )
     outputs = packet.evaluation.outputs
     if few := [output for output in outputs if min(output.positives, output.negatives) < ENOUGH_EVENTS]:
-        counts = ", ".join(f"{output.positives} with and {output.negatives} without {output.name}" for output in few)
+        counts = ", ".join(_cases(output, packet.card.task) for output in few)
         said.append(
             f"Few test images: {counts}. Below {ENOUGH_EVENTS} of each, estimates are imprecise; "
             "read the intervals, not the values."
@@ -185,8 +185,14 @@ def _cautions(packet: Packet, counted: Flow) -> list[str]:
         said.append(f"{near} pairs of near-duplicate images lie in different parts of the split; the test may flatter.")
     if counted.left_out:
         lost = sum(counted.left_out.values())
-        said.append(f"{lost} of {counted.ingested.images} radiographs could not be prepared; it was not tested on those.")
+        said.append(f"{lost} of {counted.ingested.images} radiographs could not be prepared; the model was not tested on those.")
     return said
+
+
+def _cases(output: OutputEvaluation, task: Task) -> str:
+    if task.kind == "multiclass":
+        return f"{output.positives} of class {output.name}"
+    return f"{output.positives} with and {output.negatives} without {output.name}"
 
 
 def _title(task: Task) -> str:

@@ -19,7 +19,7 @@ from pipelines.models import backbones
 from pipelines.models.passports import LoadReport, Passport
 from pipelines.models.provenance import Normalisation
 from pipelines.paths import Paths
-from pipelines.quality.leakage import certify
+from pipelines.quality.leakage import certify, split_sha256
 from pipelines.records import INDEX, PARTS, SPLIT, Task
 from pipelines.transfer.strategies import plan
 
@@ -52,9 +52,9 @@ def make(folder: Path, kind: str = "binary", passport: Passport | None = PASSPOR
     settings = config.validate(Config, {"task": TASKS[kind], "train": {"device": "cpu"}, "evaluate": evaluate}, "tests")
     paths, task = Paths(folder), settings.task.declared()
     index, labels = _index(paths), _labels(task)
-    model = _model(task, settings, passport)
     split = index[index["left_out"].isna()].iloc[:IMAGES]
     split = split.assign(part=[PARTS[number // 2 % 3] for number in range(IMAGES)])[[*SPLIT]]
+    model = _model(task, settings, passport, split_sha256(split))
     files.write_table(paths.index, index)
     files.write_table(paths.labels, labels)
     files.write_table(paths.split, split.sample(frac=1, random_state=3))
@@ -112,7 +112,7 @@ def _labels(task: Task) -> pd.DataFrame:
     return table
 
 
-def _model(task: Task, settings: Config, passport: Passport | None) -> Model:
+def _model(task: Task, settings: Config, passport: Passport | None, split: str) -> Model:
     torch.manual_seed(4)
     normalisation = Normalisation((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
     network = backbones.build("resnet10", outputs=len(task.outputs), dropout=0.2, normalisation=normalisation).eval()
@@ -132,7 +132,7 @@ def _model(task: Task, settings: Config, passport: Passport | None) -> Model:
         weights=passport and LoadReport(60, (), ("fc.weight", "fc.bias"), "d" * 64),
         seed=17,
         thresholds={},
-        training={"epochs": 2, "best_epoch": 2, "validation_auroc": 0.8},
+        training={"epochs": 2, "best_epoch": 2, "validation_auroc": 0.8, "split_sha256": split},
     )
     model = Model(card, network, torch.device("cpu"))
     middle = np.median(model.probabilities(_arrays()), axis=0)

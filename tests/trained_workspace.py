@@ -109,7 +109,7 @@ def write_model(folder: Path, seed: int = 1) -> Model:
         weights=LoadReport(60, (), (), "d" * 64),
         seed=seed,
         thresholds={"opacity": 0.4},
-        training={},
+        training={"split_sha256": split_sha256(_split())},
     )
     return Model(card, network.eval(), torch.device("cpu")).write(folder)
 
@@ -135,10 +135,14 @@ def write_metrics(paths: Paths, auroc_low: float | None) -> None:
     write(paths.metrics, json.dumps(measured))
 
 
-def write_split(paths: Paths) -> None:
+def _split() -> pd.DataFrame:
     names = [f"2.25.{number}" for number in range(6)]
     parts = [PARTS[number % 3] for number in range(6)]
-    table = pd.DataFrame({"image": names, "patient": names, "study": names, "pixel_hash": names, "part": parts})
+    return pd.DataFrame({"image": names, "patient": names, "study": names, "pixel_hash": names, "part": parts})
+
+
+def write_split(paths: Paths) -> None:
+    table = _split()
     table.to_parquet(paths.split)
     counts = {part: {"images": 2, "patients": 2, "studies": 2, "classes": {}} for part in PARTS}
     certificate = {"clean": True, "split_sha256": split_sha256(table), "checks": {}, "parts": counts}

@@ -101,7 +101,7 @@ def known(labels: NDArray[Any], scores: NDArray[Any]) -> tuple[Array, Array]:
 def _by_threshold(labels: NDArray[Any], scores: NDArray[Any], weights: Array) -> tuple[Array, Array]:
     """Weight of positives and of negatives at each distinct score, highest first; two arrays (resamples, scores)."""
     if not len(scores):
-        return np.zeros((len(weights), 1)), np.zeros((len(weights), 1))
+        return np.zeros((len(weights), 0)), np.zeros((len(weights), 0))
     order = np.argsort(-np.asarray(scores), kind="stable")
     ordered = np.asarray(scores)[order]
     starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))

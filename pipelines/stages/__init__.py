@@ -72,6 +72,7 @@ STAGES = (
             "pipelines/metrics/discrimination.py",
             "pipelines/metrics/thresholds.py",
             "pipelines/inference.py",
+            "pipelines/quality/leakage.py",
         ),
         outs=(
             "artifacts/model/model.safetensors",
@@ -98,6 +99,7 @@ STAGES = (
             "pipelines/stages/evaluate.py",
             "pipelines/metrics",
             "pipelines/inference.py",
+            "pipelines/quality/leakage.py",
             "pipelines/packet.py",
             "pipelines/packet.html.j2",
         ),

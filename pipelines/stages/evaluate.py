@@ -18,7 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from pipelines import console, files, packet, versioning
-from pipelines.config import Config
+from pipelines.config import Config, EvaluateSection
 from pipelines.errors import MissingInputError
 from pipelines.imaging.store import ArrayStore
 from pipelines.inference import Model
@@ -28,6 +28,7 @@ from pipelines.metrics.mistakes import Mistake, worst
 from pipelines.metrics.saliency import grad_cam, overlay
 from pipelines.metrics.subgroups import UNKNOWN, Subgroup, attributes, subgroups
 from pipelines.paths import Paths
+from pipelines.quality.leakage import split_sha256
 from pipelines.records import Task, label_column, probability_column
 from pipelines.training.batches import as_tensor, scaled
 
@@ -91,7 +92,7 @@ def run(config: Config, paths: Paths, commit: str | None = None) -> EvaluateSumm
         commit: of the code, for the packet's provenance.
 
     Raises:
-        MissingInputError: an earlier stage has not run, or the model answers another task than the configuration declares.
+        MissingInputError: an earlier stage has not run, or the model is for another task, another split or another recipe.
         WeightsError: the model is altered.
     """
     task, settings = config.task.declared(), config.evaluate
@@ -102,19 +103,11 @@ def run(config: Config, paths: Paths, commit: str | None = None) -> EvaluateSumm
             "run `radtransfer train` again"
         )
     store = ArrayStore(paths.prepared)
+    _require_its_own(model, store, paths)
     cohort = _cohort(paths, task)
     test = _predicted(model, store, cohort, task)
     thresholds = [model.card.thresholds[name] for name in task.outputs]
-    found = evaluate(
-        test.labels,
-        test.scores,
-        test.rows["patient"].to_numpy(),
-        outputs=task.outputs,
-        thresholds=thresholds,
-        bins=settings.bins,
-        resamples=settings.bootstrap,
-        seed=settings.seed,
-    )
+    found = _measured(test, task, thresholds, settings)
     tables = curves.tables(task, test.labels, test.scores, test.called, settings.bins)
     figures = plots.draw(_drawn(task, test, found, tables))
     mistakes = worst(test.labels, test.scores, thresholds, settings.worst)
@@ -138,6 +131,26 @@ def run(config: Config, paths: Paths, commit: str | None = None) -> EvaluateSumm
     )
     files.write_text(paths.packet, packet.render(facts))
     return _summary(paths, test, found)
+
+
+def _require_its_own(model: Model, store: ArrayStore, paths: Paths) -> None:
+    """Refuse a test part that the model may have learnt from, a certificate of another split, and other prepared images."""
+    split = split_sha256(files.read_table(paths.split, made_by="split"))
+    certified = files.read_json(paths.leakage, made_by="split")["split_sha256"]
+    if certified != split:
+        raise MissingInputError(
+            f"leakage.json: expected the certificate of split {split[:12]}, got that of {certified[:12]}; run `radtransfer split`"
+        )
+    if (trained := str(model.card.training.get("split_sha256"))) != split:
+        raise MissingInputError(
+            f"split.parquet: expected split {trained[:12]}, which the model was trained on, got {split[:12]}, whose test part "
+            "may hold patients that it learnt from; run `radtransfer train` again"
+        )
+    if store.recipe != model.card.recipe:
+        raise MissingInputError(
+            f"prepared: expected images made by {model.card.recipe}, as in training, got {store.recipe}; "
+            "run `radtransfer train` again"
+        )
 
 
 def _cohort(paths: Paths, task: Task) -> pd.DataFrame:
@@ -164,6 +177,19 @@ def _predicted(model: Model, store: ArrayStore, cohort: pd.DataFrame, task: Task
     labels = rows[[label_column(name) for name in task.outputs]].to_numpy(np.float32)
     called = scores >= np.array([model.card.thresholds[name] for name in task.outputs])
     return _Test(rows, labels, scores, called)
+
+
+def _measured(test: _Test, task: Task, thresholds: Sequence[float], settings: EvaluateSection) -> Evaluation:
+    return evaluate(
+        test.labels,
+        test.scores,
+        test.rows["patient"].to_numpy(),
+        outputs=task.outputs,
+        thresholds=thresholds,
+        bins=settings.bins,
+        resamples=settings.bootstrap,
+        seed=settings.seed,
+    )
 
 
 def _drawn(task: Task, test: _Test, found: Evaluation, tables: curves.Tables) -> plots.Drawn:

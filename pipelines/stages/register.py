@@ -131,6 +131,11 @@ def _findings(paths: Paths) -> _Findings:
     certificate = files.read_json(paths.leakage, made_by="split")
     quality = files.read_json(paths.quality_result, made_by="check")
     split = leakage.split_sha256(files.read_table(paths.split, made_by="split"))
+    if card["training"].get("split_sha256") != split:
+        raise MissingInputError(
+            "split.parquet: expected the split that the model was trained on, got another; run `radtransfer train` and "
+            "`radtransfer evaluate` again"
+        )
     evidence = Evidence(
         auroc_low=metrics["macro"]["auroc"]["low"],
         ece=metrics["macro"]["ece"]["value"],

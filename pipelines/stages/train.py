@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rich.progress import Progress, TaskID
 from rich.table import Table
 
-from pipelines import console, files
+from pipelines import __version__, console, files
 from pipelines.config import Config, TrainSection
 from pipelines.errors import ConfigurationError, TrainingError
 from pipelines.imaging.radiograph import Recipe
@@ -27,6 +27,7 @@ from pipelines.models.device import choose_device
 from pipelines.models.passports import LoadReport, Passport
 from pipelines.models.provenance import Normalisation
 from pipelines.paths import Paths
+from pipelines.quality.leakage import split_sha256
 from pipelines.records import Task, label_column, probability_column
 from pipelines.training.batches import Examples, in_order
 from pipelines.training.checkpoint import Checkpoint, fingerprint
@@ -115,7 +116,8 @@ def run(config: Config, paths: Paths, listener: Listener | None = None) -> Train
     with _display(listener) as watching:
         watching.planned(planned)
         fitted = learn(network, planned, task, train.examples, validation.examples, settings, watching, checkpoint)
-    card = _card(task, settings, store.recipe, start, planned, {**_counts(train, validation), **_outcome(fitted)})
+    training = {**_counts(train, validation), **_outcome(fitted), "split_sha256": _split_sha256(paths)}
+    card = _card(task, settings, store.recipe, start, planned, training)
     model = _write(Model(card, network.eval(), device), fitted, validation, settings, paths)
     checkpoint.remove()
     return _summary(settings, planned, fitted, model)
@@ -165,8 +167,9 @@ def _start(settings: TrainSection, task: Task) -> _Start:
 
 
 def _fingerprint(config: Config, paths: Paths, start: _Start) -> str:
-    """What decides the trained weights, apart from the code."""
+    """What decides the trained weights, so that a checkpoint of anything else is not gone on from."""
     facts = {
+        "versions": {"radtransfer": __version__, "torch": torch.__version__},
         "task": config.task.model_dump(mode="json"),
         "train": config.train.model_dump(mode="json"),
         "recipe": files.read_json(paths.prepared / "recipe.json", made_by="prepare"),
@@ -197,6 +200,11 @@ def _card(
         thresholds={},
         training=training,
     )
+
+
+def _split_sha256(paths: Paths) -> str:
+    """By which `evaluate` and `register` know that their test part is one that this model never saw."""
+    return split_sha256(files.read_table(paths.split, made_by="split"))
 
 
 def _counts(train: _Part, validation: _Part) -> dict[str, Any]:
@@ -300,7 +308,7 @@ class Display:
         if self._task is not None:
             self._progress.remove_task(self._task)
             self._task = None
-        mark = " [green]best so far[/green]" if best else ""
+        mark = " [green]best[/green]" if best else ""
         self._progress.console.print(
             f"epoch {epoch.epoch:>3}  train loss {epoch.train_loss:.3f}  validation loss {epoch.validation_loss:.3f}  "
             f"validation AUROC {epoch.validation_auroc:.3f}{mark}"

@@ -32,7 +32,8 @@ def learn(
 ) -> Fitted:
     """Train `network`, which is on its device, as `plan` says, and leave the best epoch's weights in it.
 
-    Images without any known label are left out of both parts.
+    Images without any known label are left out of both parts. What class weighting added to the logits is taken from the
+    head's bias in the end, so that probabilities are those of the training prevalence, and calibrated as far as training goes.
 
     Raises:
         TrainingError: a part holds no labelled image, an output has one class only, or the loss is not finite.
@@ -44,13 +45,17 @@ def learn(
     loss = loss_for(task, train.labels, settings.class_weighting)
     strategies.apply(network, plan)
     device = next(network.parameters()).device
-    if not plan.cached:
+    if plan.cached:
+        with deterministic(device):
+            features, speed = extract(network, (train, validation), settings.batch_size, listener, checkpoint)
+        fitted = fit(network, plan, features[0], features[1], loss, settings, listener, checkpoint)
+        fitted = replace(fitted, images_per_second=speed)
+    else:
         images = [Images(part, settings.augment, device) for part in (train, validation)]
-        return fit(network, plan, images[0], images[1], loss, settings, listener, checkpoint)
-    with deterministic(device):
-        features, speed = extract(network, (train, validation), settings.batch_size, listener, checkpoint)
-    fitted = fit(network, plan, features[0], features[1], loss, settings, listener, checkpoint)
-    return replace(fitted, images_per_second=speed)
+        fitted = fit(network, plan, images[0], images[1], loss, settings, listener, checkpoint)
+    if loss.shift is not None:
+        network.lower_logits(loss.shift)
+    return fitted
 
 
 def place(network: Network, device: torch.device) -> Network:

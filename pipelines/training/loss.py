@@ -26,6 +26,15 @@ class Loss:
     exclusive: bool
     weights: Tensor | None = None
 
+    @property
+    def shift(self) -> Tensor | None:
+        """By how much the weights raise the logits of a network that minimises the loss, (outputs,); None without weights.
+
+        A class of weight w is learnt as if it were w times as frequent, so its logit comes out log w too high (Elkan,
+        IJCAI 2001).
+        """
+        return None if self.weights is None else self.weights.log()
+
     def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Mean loss over what is known, in fp32; 0 where nothing is.
 

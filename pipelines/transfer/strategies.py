@@ -129,7 +129,7 @@ def plan(network: Network, settings: StrategySection) -> Plan:
     """Work out what the strategy of `settings` does to each layer group of `network`; the network is not changed.
 
     Raises:
-        ConfigurationError: `batch_norm: trained` for a strategy whose backbone does not learn.
+        ConfigurationError: `batch_norm: trained` for a strategy whose backbone does not learn, or `frozen` without pretraining.
     """
     strategy = STRATEGIES[settings.name]
     batch_norm: BatchNorm = settings.batch_norm or strategy.batch_norm
@@ -137,6 +137,11 @@ def plan(network: Network, settings: StrategySection) -> Plan:
         raise ConfigurationError(
             f"params.yaml train.strategy.batch_norm: expected frozen or null for {settings.name}, whose backbone is run once, "
             "got trained; choose the strategy full or differential to train batch norm"
+        )
+    if batch_norm == "frozen" and not strategy.pretrained:
+        raise ConfigurationError(
+            f"params.yaml train.strategy.batch_norm: expected trained or null for {settings.name}, whose statistics are not "
+            "learnt yet, got frozen"
         )
     groups = network.groups()
     rates = learning_rates(len(groups), settings)

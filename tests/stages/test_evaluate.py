@@ -13,11 +13,12 @@ import pytest
 from rich.text import Text
 from sklearn.metrics import roc_auc_score
 
-from pipelines import config
+from pipelines import config, files
 from pipelines.config import Config
 from pipelines.errors import MissingInputError
 from pipelines.metrics.evaluation import METRICS
 from pipelines.paths import Paths
+from pipelines.quality.leakage import certify
 from pipelines.stages import STAGES, evaluate
 
 OUTPUTS = {"binary": ["opacity"], "multilabel": ["opacity", "effusion"], "multiclass": ["none", "bacterial", "viral"]}
@@ -144,6 +145,41 @@ def test_a_model_for_another_task_is_refused(evaluated: dict) -> None:
     other = config.validate(Config, {"task": {"targets": ["fracture"]}, "train": {"device": "cpu"}}, "tests")
     with pytest.raises(MissingInputError, match="expected a model for fracture, got one for opacity; run `radtransfer train`"):
         evaluate.run(other, paths)
+
+
+def test_a_split_that_the_model_was_not_trained_on_is_refused(tmp_path: Path) -> None:
+    """Its test part may hold patients that the model learnt from."""
+    settings, paths = evaluated_workspace.make(tmp_path)
+    split = pd.read_parquet(paths.split)
+    split["part"] = split["part"].map({"train": "test", "test": "train", "validation": "validation"})
+    files.write_table(paths.split, split)
+    with pytest.raises(MissingInputError, match=r"leakage.json: expected the certificate of split .*; run `radtransfer split`"):
+        evaluate.run(settings, paths)
+    task = settings.task.declared()
+    certificate = certify(split, pd.read_parquet(paths.index), pd.read_parquet(paths.labels), task)
+    files.write_json(paths.leakage, certificate.to_dict())
+    with pytest.raises(MissingInputError, match="may hold patients that it learnt from; run `radtransfer train` again"):
+        evaluate.run(settings, paths)
+    assert not paths.metrics.exists()
+
+
+def test_images_that_were_prepared_otherwise_than_in_training_are_refused(tmp_path: Path) -> None:
+    settings, paths = evaluated_workspace.make(tmp_path)
+    recipe = files.read_json(paths.prepared / "recipe.json", made_by="prepare")
+    files.write_json(paths.prepared / "recipe.json", {**recipe, "size": 64})
+    with pytest.raises(MissingInputError, match=r"expected images made by Recipe\(size=32.*got Recipe\(size=64"):
+        evaluate.run(settings, paths)
+
+
+def test_an_output_without_any_known_test_label_is_undefined_not_a_crash(tmp_path: Path) -> None:
+    settings, paths = evaluated_workspace.make(tmp_path, "multilabel")
+    labels = pd.read_parquet(paths.labels)
+    labels["effusion"] = np.nan
+    files.write_table(paths.labels, labels)
+    evaluate.run(settings, paths)
+    metrics = json.loads(paths.metrics.read_text())["outputs"]
+    assert {name: metrics["effusion"][name]["value"] for name in METRICS} == dict.fromkeys(METRICS)
+    assert metrics["opacity"]["auroc"]["value"] is not None
 
 
 def test_without_a_model_the_stage_says_what_to_run(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import os
 from dataclasses import asdict
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import trained_workspace
 from mlflow import MlflowClient
@@ -210,6 +211,14 @@ def test_a_stage_that_has_not_run_is_named(missing: str, stage: str, tmp_path: P
     with pytest.raises(MissingInputError, match=f"expected what `radtransfer {stage}` writes"):
         register.run(settings, paths)
     assert not paths.mlflow.exists()
+
+
+def test_a_split_made_after_the_training_is_refused(tmp_path: Path) -> None:
+    settings, paths = trained_workspace.make(tmp_path, store=False)
+    split = pd.read_parquet(paths.split)
+    split.assign(part=split["part"].to_numpy()[::-1]).to_parquet(paths.split)
+    with pytest.raises(MissingInputError, match=r"split.parquet: expected the split that the model was trained on"):
+        register.run(settings, paths)
 
 
 def test_a_policy_with_an_unknown_gate_is_refused(tmp_path: Path) -> None:

@@ -31,6 +31,8 @@ from pipelines.metrics.thresholds import choose
 from pipelines.models import backbones, passports
 from pipelines.models.provenance import Normalisation
 from pipelines.paths import Paths
+from pipelines.quality.leakage import split_sha256
+from pipelines.records import SPLIT
 from pipelines.stages import train
 from pipelines.training.listener import Epoch, Silence, Step
 from pipelines.transfer.strategies import STRATEGIES
@@ -60,7 +62,8 @@ def write_workspace(folder: Path) -> Paths:
     frame.loc[::9, "right"] = np.nan
     files.write_table(paths.index, frame[["image", "patient", "shard", "row"]])
     files.write_table(paths.labels, frame[["image", "left", "right", "kind"]])
-    files.write_table(paths.split, frame.sample(frac=1, random_state=1)[["image", "patient", "part"]])
+    split = frame.assign(study=frame["patient"], pixel_hash=frame["image"])
+    files.write_table(paths.split, split.sample(frac=1, random_state=1)[[*SPLIT]])
     return paths
 
 
@@ -165,6 +168,7 @@ def test_the_card_says_what_went_in(paths: Paths, weights: passports.Found) -> N
     assert card.recipe == Recipe(SIZE, "uint8", (0.5, 99.5))
     assert card.training["train_images"] == 36
     assert card.training["validation_images"] == 24
+    assert card.training["split_sha256"] == split_sha256(pd.read_parquet(paths.split))
     assert [group["name"] for group in card.strategy["groups"]] == ["stem", "stage1", "stage2", "stage3", "stage4", "head"]
     assert card.strategy["groups"][4]["learning_rate"] == pytest.approx(card.strategy["groups"][5]["learning_rate"] / 2)
     assert card.strategy["batch_norm"] == "frozen"

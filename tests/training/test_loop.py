@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -220,6 +221,21 @@ def test_a_network_learns_to_see_the_blob(strategy: str, network: Make, parts: P
     fitted = train(network(), parts, settings(strategy, epochs=6, strategy_settings={"learning_rate": 0.01, "decay": 1}))
     assert fitted.history[-1].train_loss < fitted.history[0].train_loss
     assert fitted.validation_auroc > 0.9
+
+
+def test_what_class_weighting_adds_to_the_logits_is_taken_back(
+    network: Make, settings: Make, examples: Callable[..., Examples], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One positive for three negatives weighs 3 times as much, which raises a learnt logit by log 3."""
+    part = examples(np.array([[1.0], [0.0], [0.0], [0.0]] * 6, np.float32))
+    net, shifted = network(), network()
+    with monkeypatch.context() as patch:
+        patch.setattr(Network, "lower_logits", lambda network, by: None)
+        train(net, (part, part), settings("full"))
+    train(shifted, (part, part), settings("full"))
+    difference = state(net)["head.linear.bias"] - state(shifted)["head.linear.bias"]
+    assert difference.item() == pytest.approx(math.log(3), abs=1e-6)
+    assert torch.equal(state(net)["head.linear.weight"], state(shifted)["head.linear.weight"])
 
 
 def test_images_with_unknown_labels_change_nothing(

@@ -30,6 +30,27 @@ def test_a_class_weighs_images_over_classes_times_its_images() -> None:
     assert weights.tolist() == pytest.approx([9 / 18, 9 / 6, 9 / 3])
 
 
+@pytest.mark.parametrize("task", [BINARY, MULTICLASS], ids=["binary", "multiclass"])
+def test_shifted_back_logits_that_minimise_the_weighted_loss_are_those_of_the_prevalence(task: Task) -> None:
+    """Of images that all look alike, 10 in 60 are of the first class, 20 of the second, 30 of the third."""
+    hot = np.repeat(np.eye(3, dtype=np.float32), (10, 20, 30), axis=0)
+    labels = torch.from_numpy(hot if task.kind == "multiclass" else hot[:, :1])
+    loss = loss_for(task, labels.numpy(), "balanced")
+    logits = torch.zeros(labels.shape[1], requires_grad=True)
+    optimizer = torch.optim.LBFGS([logits], lr=1, max_iter=200, tolerance_grad=1e-9)
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        value = loss(logits.expand_as(labels), labels)
+        value.backward()
+        return value
+
+    optimizer.step(closure)
+    assert loss.shift is not None
+    found = probabilities((logits - loss.shift).detach()[None], exclusive=loss.exclusive)[0]
+    assert found.tolist() == pytest.approx([1 / 6, 1 / 3, 1 / 2][: labels.shape[1]], abs=1e-3)
+
+
 def test_without_class_weighting_all_weigh_alike() -> None:
     assert loss_for(BINARY, np.array([[1], [0], [0]], np.float32), "none").weights is None
 

@@ -50,8 +50,10 @@ def test_a_plan_counts_every_parameter_of_a_backbone_once(backbone: str) -> None
     assert worked_out.parameters == worked_out.trained == sum(parameter.numel() for parameter in network.parameters())
 
 
-@pytest.mark.parametrize("batch_norm", ["frozen", "trained"])
-@pytest.mark.parametrize("name", ["differential", "full", "scratch"])
+@pytest.mark.parametrize(
+    ("name", "batch_norm"),
+    [("differential", "frozen"), ("differential", "trained"), ("full", "frozen"), ("full", "trained"), ("scratch", "trained")],
+)
 def test_the_plan_says_what_learns_once_it_is_applied(name: str, batch_norm: str) -> None:
     network = make()
     worked_out = plan(network, section(name, batch_norm=batch_norm))
@@ -91,3 +93,8 @@ def test_planning_changes_nothing() -> None:
 def test_batch_norm_cannot_be_trained_in_a_backbone_that_does_not_learn() -> None:
     with pytest.raises(ConfigurationError, match=r"train\.strategy\.batch_norm: expected frozen or null for feature_extraction"):
         plan(make(), section("feature_extraction", batch_norm="trained"))
+
+
+def test_batch_norm_cannot_be_frozen_in_a_network_that_knows_no_statistics_yet() -> None:
+    with pytest.raises(ConfigurationError, match=r"train\.strategy\.batch_norm: expected trained or null for scratch"):
+        plan(make(), section("scratch", batch_norm="frozen"))
