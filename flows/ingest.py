@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from prefect import Task, flow, task
-from prefect.client.schemas.objects import State, TaskRun
+from prefect import flow, task
 
+from flows.failures import speak_plainly, worth_retrying
 from pipelines import actions
-from pipelines.errors import UsageError, discreet
+from pipelines.errors import discreet
 from pipelines.paths import Paths
 from pipelines.stages.ingest import IngestSummary
 from pipelines.versioning import DataVersion
-
-
-def worth_retrying(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
-    """Whether a second try may end otherwise: not where the configuration or the usage is wrong."""
-    error = state.result(raise_on_failure=False)
-    return not isinstance(error, UsageError)
 
 
 @task(name="ingest", task_run_name="ingest", retries=2, retry_delay_seconds=10, retry_condition_fn=worth_retrying)
@@ -31,7 +24,7 @@ def _path(text: str | None) -> Path | None:
     return Path(text) if text else None
 
 
-@task(name="version", task_run_name="version", retries=3, retry_delay_seconds=10)
+@task(name="version", task_run_name="version", retries=3, retry_delay_seconds=10, retry_condition_fn=worth_retrying)
 def version(workspace: str, summary: IngestSummary) -> DataVersion:
     with discreet():
         return actions.version(Paths(Path(workspace)), summary)
@@ -40,5 +33,6 @@ def version(workspace: str, summary: IngestSummary) -> DataVersion:
 @flow(name="ingest")
 def ingest(workspace: str = ".", source: str | None = None, labels: str | None = None) -> DataVersion:
     """De-identify a source into `data/` and version it; paths default to those of params.yaml."""
+    speak_plainly()
     folder = str(Path(workspace).resolve())
     return version(folder, ingest_source(folder, source, labels))

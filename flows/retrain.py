@@ -8,11 +8,13 @@ from pathlib import Path
 
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+from prefect.client.schemas.schedules import CronSchedule
 
-from flows.ingest import ingest_source, version, worth_retrying
+from flows.failures import speak_plainly, worth_retrying
+from flows.ingest import ingest_source, version
 from flows.stage import TASKS
 from pipelines import config, versioning, workspace
-from pipelines.errors import discreet
+from pipelines.errors import ConfigurationError, discreet
 from pipelines.paths import Paths
 from pipelines.stages import register as registration
 from pipelines.stages.register import RegisterSummary
@@ -46,6 +48,7 @@ def register(folder: str) -> RegisterSummary:
 @flow(name="retrain", flow_run_name="retrain")
 def retrain(workspace: str = ".", source: str | None = None, labels: str | None = None) -> RetrainSummary:
     """Ingest (where a source is given or configured), version, run the stages that changed, and register the model."""
+    speak_plainly()
     with discreet():
         paths = Paths(Path(workspace).resolve())
         settings = config.load(paths.params)
@@ -90,13 +93,20 @@ def _rounded(value: float | None) -> str:
     return "undefined" if value is None else f"{value:.3f}"
 
 
+def check_cron(cron: str) -> None:
+    """Check a schedule before anything is started for it.
+
+    Raises:
+        ConfigurationError: it is not a cron expression.
+    """
+    try:
+        CronSchedule(cron=cron)
+    except ValueError as error:
+        raise ConfigurationError(f'--cron: expected five fields such as "0 2 * * *", got {cron!r}') from error
+
+
 def serve(paths: Paths, cron: str) -> None:
-    """Serve the retraining deployment on a schedule, one run at a time, until stopped."""
+    """Serve the retraining deployment on a schedule (UTC), one run at a time, until stopped; stopping pauses the schedule."""
     retrain.serve(
-        name="scheduled",
-        cron=cron,
-        parameters={"workspace": str(paths.workspace)},
-        limit=1,
-        print_starting_message=True,
-        pause_on_shutdown=False,
+        name="scheduled", cron=cron, parameters={"workspace": str(paths.workspace)}, limit=1, print_starting_message=False
     )

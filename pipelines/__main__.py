@@ -65,12 +65,8 @@ def init(
     """Make a workspace: git, DVC, params.yaml, dvc.yaml, and homes for MLflow and Prefect."""
     from pipelines import workspace
 
-    paths = Paths(directory.resolve())
     with ending(as_json):
-        summary = workspace.create(paths)
-        if settings:
-            workspace.set_params(paths, settings)
-        show(summary, as_json)
+        show(workspace.create(Paths(directory.resolve()), overrides=settings), as_json)
 
 
 @app.command()
@@ -158,21 +154,24 @@ def run(
 
 @app.command()
 def schedule(
-    cron: Annotated[str, typer.Option("--cron", help='When to retrain, e.g. "0 2 * * *".')],
+    cron: Annotated[str, typer.Option("--cron", help='When to retrain, in UTC, e.g. "0 2 * * *".')],
     workspace: Workspace = HERE,
     settings: Settings = NONE,
     as_json: AsJson = False,
 ) -> None:
     """Serve the retraining deployment until stopped; a run with nothing new skips training and says so."""
-    from pipelines import actions
+    from pipelines import actions, services
 
     with ending(as_json):
         paths = opened(workspace)
-        actions.keep(paths, settings)
         _use_prefect_home(paths)
-        from flows.retrain import serve
+        with services.prefect_api(paths) as ready:
+            from flows.retrain import check_cron, serve
 
-        serve(paths, cron)
+            check_cron(cron)
+            actions.keep(paths, settings)
+            show(services.ScheduleSummary(cron, ready()), as_json)
+            serve(paths, cron)
 
 
 @app.command()
@@ -209,8 +208,9 @@ def demo(
             show(demonstration.fill(opened(workspace or HERE)), as_json)
             return
         paths, cohort = demonstration.set_up(workspace, settings)
-        summary = _retrain(paths, cohort.folder, cohort.labels)
-        show(demonstration.closing(paths, cohort, summary), as_json)
+        summary = demonstration.closing(paths, cohort, _retrain(paths, cohort.folder, cohort.labels))
+        show(summary, as_json)
+    leave(summary.passed)
 
 
 @app.command()
@@ -264,9 +264,11 @@ def show(summary: Summary, as_json: bool) -> None:
 
         sys.stdout.write(json.dumps(asdict(summary), default=str, ensure_ascii=False) + "\n")  # type: ignore[call-overload]
     else:
-        from rich.console import Console
+        from rich.text import Text
 
-        Console(highlight=False).print(summary.describe())
+        from pipelines import console
+
+        console.tell(Text.from_markup(summary.describe(), emoji=False))
 
 
 @contextmanager
@@ -284,12 +286,17 @@ def ending(as_json: bool) -> Iterator[None]:
 
 def _fail(as_json: bool, kind: str, message: str, code: int) -> None:
     if as_json:
-        sys.stdout.write(json.dumps({"error": kind, "message": message, "exit_code": code}, ensure_ascii=False) + "\n")
-    from rich.console import Console
+        _write_failure(kind, message, code)
     from rich.text import Text
 
-    Console(stderr=True, highlight=False).print(Text.assemble((f"{kind}: ", "bold red"), message))
+    from pipelines import console
+
+    console.tell(Text.assemble((f"{kind}: ", "bold red"), message), stderr=True)
     raise typer.Exit(code)
+
+
+def _write_failure(kind: str, message: str, code: int) -> None:
+    sys.stdout.write(json.dumps({"error": kind, "message": message, "exit_code": code}, ensure_ascii=False) + "\n")
 
 
 def _retrain(paths: Paths, source: Path | None, labels: Path | None) -> Any:
@@ -314,7 +321,14 @@ def _use_prefect_home(paths: Paths) -> None:
 def main() -> None:
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
-    app(prog_name="radtransfer")
+    try:
+        app(prog_name="radtransfer")
+    except SystemExit as end:
+        # typer has told of a wrong command line in words; the error that it ends with is the context of the exit
+        wrong = getattr(end.__context__, "format_message", None)
+        if wrong and "--json" in sys.argv:
+            _write_failure("UsageError", wrong(), 2)
+        raise
 
 
 if __name__ == "__main__":

@@ -224,6 +224,14 @@ def load(path: Path, overrides: Iterable[str] = ()) -> Config:
     return validate(Config, values, path.name)
 
 
+def overridden(config: Config, overrides: Iterable[str]) -> Config:
+    """Apply `section.key=value` overrides to a configuration; errors as for `load`."""
+    values: dict[str, Any] = config.model_dump(by_alias=True)
+    for override in overrides:
+        values = _overridden(values, override)
+    return validate(Config, values, "params.yaml")
+
+
 def load_policy(path: Path) -> Policy:
     """Read mlflow/policy.yaml; errors as for `load`."""
     return validate(Policy, _read(path, "run `radtransfer init DIR` to write the default policy"), path.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import sys
 import tempfile
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines import actions, config, console, files, versioning, workspace
+from pipelines import config, console, files, versioning, workspace
 from pipelines.config import Config
 from pipelines.errors import ServiceError, UsageError, WeightsError
 from pipelines.paths import Paths, weights_folder
@@ -33,6 +34,7 @@ class DemoSummary:
 
     workspace: str
     passed: bool
+    reasons: tuple[str, ...]
     planted: int
     found: int
     packet: str
@@ -41,19 +43,25 @@ class DemoSummary:
     pretrained_on: str
 
     def describe(self) -> str:
+        from rich.markup import escape
+
+        verdict = "[bold green]The demo is done.[/bold green]"
+        if not self.passed:
+            verdict += f"\n[red]Rejected by mlflow/policy.yaml[/red]: {escape('; '.join(self.reasons))}"
         bad = f"{self.planted} were planted, {self.found} of them were found, each with its reason"
-        ui = f"{_radtransfer()} ui --workspace {self.workspace}"
+        ui = f"{_radtransfer()} ui --workspace {shlex.quote(self.workspace)}"
         return "\n".join(
             (
                 "",
-                "[bold green]The demo is done.[/bold green] Where to look:",
-                f"  review packet   {self.packet}",
-                f"  Data Docs       {self.data_docs}",
+                verdict,
+                "Where to look:",
+                f"  review packet   {escape(self.packet)}",
+                f"  Data Docs       {escape(self.data_docs)}",
                 f"  model           {self.model}; pretrained on {self.pretrained_on}",
                 f"  bad files       {bad}",
                 "",
                 "To review and promote the model (alias [bold]champion[/bold]) in the MLflow UI:",
-                f"  [bold]{ui}[/bold]",
+                f"  [bold]{escape(ui)}[/bold]",
             )
         )
 
@@ -92,8 +100,11 @@ def set_up(folder: Path | None, overrides: Iterable[str]) -> tuple[Paths, Cohort
     """Make the generated hospital and an empty workspace in `folder` (default: `demo-workspace` here).
 
     Raises:
+        ConfigurationError: an override is not valid.
         UsageError: the folder holds something else than an earlier demo.
     """
+    overrides = list(overrides)
+    config.overridden(settings(), overrides)
     home = (folder or Path("demo-workspace")).resolve()
     _clear(home)
     os.environ["RADTRANSFER_PSEUDONYM_KEY"] = DEMO_KEY
@@ -104,8 +115,7 @@ def set_up(folder: Path | None, overrides: Iterable[str]) -> tuple[Paths, Cohort
         f"a hospital of phantoms: {cohort.images} radiographs of {cohort.patients} patients, {len(cohort.planted)} bad files"
     )
     paths = Paths(home / "workspace")
-    workspace.create(paths, _with_weights(home))
-    actions.keep(paths, overrides)
+    workspace.create(paths, _with_weights(home), overrides)
     return paths, cohort
 
 
@@ -119,6 +129,7 @@ def closing(paths: Paths, cohort: Cohort, summary: Any) -> DemoSummary:
     return DemoSummary(
         workspace=str(paths.workspace),
         passed=summary.passed,
+        reasons=summary.register.reasons,
         planted=sum(planted.values()),
         found=sum((planted & found).values()),
         packet=str(paths.packet),

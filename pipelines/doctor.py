@@ -89,9 +89,9 @@ def _decoders() -> Iterator[Finding]:
     from pipelines.imaging.decode import DECODERS
 
     broken = [decoder.name for decoder in DECODERS.values() if not decoder.available()]
-    yield Finding("decoders", "ok", f"{len(DECODERS)} transfer syntaxes: {', '.join(d.name for d in DECODERS.values())}")
+    yield Finding("decoders", "ok", f"{len(DECODERS)} transfer syntaxes: {'; '.join(d.name for d in DECODERS.values())}")
     if broken:
-        yield Finding("decoders", "missing", f"cannot decode {', '.join(broken)}; reinstall imagecodecs")
+        yield Finding("decoders", "missing", f"cannot decode {'; '.join(broken)}; reinstall imagecodecs")
 
 
 def _workspace(paths: Paths, settings: list[str]) -> Iterator[Finding]:
@@ -145,14 +145,18 @@ def _weights(paths: Paths, settings: list[str]) -> Iterator[Finding]:
         found = passports.find(train.weights, train.backbone, download=False)
         yield Finding("weights", "ok", f"params.yaml asks for {train.weights} of {train.backbone}: {found.passport.name}")
     except RadtransferError as error:
-        yield Finding("weights", "note", str(error))
+        published = any(
+            passport.url and passport.backbone == train.backbone and train.weights in (passport.name, passport.source)
+            for passport in passports.PASSPORTS
+        )
+        yield Finding("weights", "note" if published else "missing", str(error))
 
 
 def _mlflow(paths: Paths) -> Iterator[Finding]:
     from pipelines import tracking
 
     trouble = tracking.reachable(paths)
-    yield Finding("MLflow", "note" if trouble else "ok", trouble or f"reachable: {tracking.public_uri(paths)}")
+    yield Finding("MLflow", "missing" if trouble else "ok", trouble or f"reachable: {tracking.public_uri(paths)}")
 
 
 def _prefect() -> Iterator[Finding]:

@@ -31,15 +31,61 @@ class UiSummary:
     data_docs: str | None
 
     def describe(self) -> str:
+        from rich.markup import escape
+
         return "\n".join(
             (
                 f"MLflow     [bold]{self.mlflow}[/bold]",
                 f"Prefect    [bold]{self.prefect}[/bold]",
-                f"packet     {self.packet or 'none yet: run `radtransfer run`'}",
-                f"Data Docs  {self.data_docs or 'none yet: run `radtransfer run`'}",
+                f"packet     {escape(self.packet or 'none yet: run `radtransfer run`')}",
+                f"Data Docs  {escape(self.data_docs or 'none yet: run `radtransfer run`')}",
                 "stop both with Ctrl-C",
             )
         )
+
+
+@dataclass(frozen=True)
+class ScheduleSummary:
+    """What is served, until it is stopped, and where to watch it."""
+
+    cron: str
+    prefect: str
+
+    def describe(self) -> str:
+        return f"retraining at [bold]{self.cron}[/bold] (UTC), shown at [bold]{self.prefect}[/bold]\nstop with Ctrl-C"
+
+
+@dataclass(frozen=True)
+class Server:
+    """A child process that is to answer on a port of 127.0.0.1."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+    log: Path
+
+    @property
+    def address(self) -> str:
+        return f"http://{HOST}:{self.port}"
+
+    def wait(self) -> None:
+        """Wait until it answers.
+
+        Raises:
+            ServiceError: it ended, or did not answer in time.
+        """
+        deadline = time.monotonic() + READY_WITHIN_S
+        while time.monotonic() < deadline:
+            if self.ended:
+                code = self.process.returncode
+                raise ServiceError(f"the server for port {self.port} ended with {code} before it answered; see {self.log}")
+            with contextlib.suppress(OSError), socket.create_connection((HOST, self.port), timeout=1):
+                return
+            time.sleep(0.3)
+        raise ServiceError(f"port {self.port} of {HOST}: expected an answer within {READY_WITHIN_S} s, got none; see {self.log}")
+
+    @property
+    def ended(self) -> bool:
+        return self.process.poll() is not None
 
 
 def prefect_environment(paths: Paths) -> dict[str, str]:
@@ -61,20 +107,50 @@ def serve(paths: Paths, mlflow_port: int, prefect_port: int, started: Callable[[
     """
     for name, port in (("--mlflow-port", mlflow_port), ("--prefect-port", prefect_port)):
         _require_free(name, port)
-    prefect = [str(Path(sys.executable).parent / "prefect"), "server", "start", "--host", HOST, "--port", str(prefect_port)]
-    address = f"http://{HOST}:{prefect_port}"
-    prefect_settings = {**prefect_environment(paths), "PREFECT_UI_API_URL": f"{address}/api"}
+    command, settings = tracking.ui_command(paths, mlflow_port), tracking.ui_environment(paths)
     with (
-        _process(tracking.ui_command(paths, mlflow_port), tracking.ui_environment(paths), paths.mlflow / "ui.log") as mlflow_ui,
-        _process(prefect, prefect_settings, paths.prefect / "ui.log") as prefect_ui,
+        _server(command, settings, mlflow_port, paths.mlflow / "ui.log") as mlflow,
+        _prefect_server(paths, prefect_port, paths.prefect / "ui.log") as prefect,
+        contextlib.suppress(KeyboardInterrupt),
     ):
-        _wait_for(mlflow_ui, mlflow_port, paths.mlflow / "ui.log")
-        _wait_for(prefect_ui, prefect_port, paths.prefect / "ui.log")
-        started(_summary(paths, f"http://{HOST}:{mlflow_port}", address))
-        with contextlib.suppress(KeyboardInterrupt):
-            while mlflow_ui.poll() is None and prefect_ui.poll() is None:
-                time.sleep(0.5)
-            raise ServiceError("the MLflow or the Prefect server ended by itself; see ui.log in .mlflow and .prefect")
+        mlflow.wait()
+        prefect.wait()
+        started(_summary(paths, mlflow.address, prefect.address))
+        while not (mlflow.ended or prefect.ended):
+            time.sleep(0.5)
+        raise ServiceError("the MLflow or the Prefect server ended by itself; see ui.log in .mlflow and .prefect")
+
+
+@contextlib.contextmanager
+def prefect_api(paths: Paths) -> Iterator[Callable[[], str]]:
+    """A Prefect server for this process and its children: that of `PREFECT_API_URL`, else one of the workspace's own.
+
+    Without a server flows run, but nothing is scheduled. Enter it before Prefect is imported, which reads the variable.
+
+    Yields:
+        A function that waits until the server answers and gives its address.
+    """
+    given = os.environ.get("PREFECT_API_URL")
+    if given:
+        yield lambda: given.removesuffix("/").removesuffix("/api")
+        return
+    with _prefect_server(paths, _free_port(), paths.prefect / "schedule.log") as server:
+
+        def ready() -> str:
+            server.wait()
+            return server.address
+
+        os.environ["PREFECT_API_URL"] = f"{server.address}/api"
+        try:
+            yield ready
+        finally:
+            del os.environ["PREFECT_API_URL"]
+
+
+def _prefect_server(paths: Paths, port: int, log: Path) -> contextlib.AbstractContextManager[Server]:
+    command = [str(Path(sys.executable).parent / "prefect"), "server", "start", "--host", HOST, "--port", str(port)]
+    settings = {**prefect_environment(paths), "PREFECT_UI_API_URL": f"http://{HOST}:{port}/api"}
+    return _server(command, settings, port, log)
 
 
 def _summary(paths: Paths, mlflow: str, prefect: str) -> UiSummary:
@@ -93,16 +169,24 @@ def _require_free(name: str, port: int) -> None:
             raise ConfigurationError(f"{name}: expected a free port on {HOST}, {port} is taken; name another") from error
 
 
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
 @contextlib.contextmanager
-def _process(command: Sequence[str], settings: Mapping[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A server in a process group of its own, which is ended with everything in it."""
+def _server(command: Sequence[str], settings: Mapping[str, str], port: int, log: Path) -> Iterator[Server]:
+    """A server in a process group of its own, which is ended with everything in it, also when this process is terminated."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as stream:
         process = subprocess.Popen(
             command, env={**os.environ, **settings}, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True
         )
     try:
-        yield process
+        yield Server(process, port, log)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGTERM)
@@ -111,14 +195,3 @@ def _process(command: Sequence[str], settings: Mapping[str, str], log: Path) -> 
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-
-
-def _wait_for(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    deadline = time.monotonic() + READY_WITHIN_S
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            raise ServiceError(f"the server for port {port} ended with {process.returncode} before it answered; see {log}")
-        with contextlib.suppress(OSError), socket.create_connection((HOST, port), timeout=1):
-            return
-        time.sleep(0.3)
-    raise ServiceError(f"port {port} of {HOST}: expected an answer within {READY_WITHIN_S} s, got none; see {log}")

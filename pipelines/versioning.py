@@ -74,7 +74,7 @@ def data_hash(paths: Paths) -> str | None:
 
 
 def version_data(paths: Paths, message: str) -> DataVersion:
-    """Record `data/` with DVC, commit `data.dvc` with `message`, and push where a default remote is configured.
+    """Record `data/` with DVC, commit `data.dvc` and params.yaml with `message`, and push where a default remote is configured.
 
     Raises:
         ServiceError: git or DVC failed; `data/` is as it was, and the same call may be repeated.
@@ -84,7 +84,7 @@ def version_data(paths: Paths, message: str) -> DataVersion:
     after = data_hash(paths)
     if after is None:
         raise ServiceError("`dvc add data` ended well but left no data.dvc")
-    commit(paths, [paths.data_dvc, paths.workspace / ".gitignore"], message)
+    commit(paths, [paths.data_dvc, paths.params, paths.workspace / ".gitignore"], message)
     pushes = remote(paths) is not None
     if pushes:
         call(paths.workspace, "dvc", "push", "--quiet", "data.dvc")

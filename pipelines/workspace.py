@@ -37,40 +37,65 @@ class WorkspaceSummary:
     written: tuple[str, ...]
 
     def describe(self) -> str:
+        from rich.markup import escape
+
         if not self.written:
-            return f"{self.workspace} is a workspace already; nothing was changed"
+            return f"{escape(self.workspace)} is a workspace already; nothing was changed"
         return (
-            f"made a workspace in [bold]{self.workspace}[/bold]: {', '.join(self.written)}\n"
+            f"a workspace in [bold]{escape(self.workspace)}[/bold]; written: {', '.join(self.written)}\n"
             "next: [bold]radtransfer ingest SOURCE --labels FILE.csv[/bold], then [bold]radtransfer run[/bold]"
         )
 
 
-def create(paths: Paths, settings: config.Config | None = None) -> WorkspaceSummary:
+def create(paths: Paths, settings: config.Config | None = None, overrides: Iterable[str] = ()) -> WorkspaceSummary:
     """Make `paths.workspace` a workspace; what is there already is left as it is.
 
+    Args:
+        settings: what params.yaml says where there is none yet.
+        overrides: `section.key=value` settings that params.yaml is to hold in any case.
+
     Raises:
+        ConfigurationError: an override is not valid, or the path cannot be a folder; nothing is made.
         ServiceError: git or DVC failed.
     """
-    paths.workspace.mkdir(parents=True, exist_ok=True)
+    overrides = list(overrides)
+    written: list[Path] = []
+    params = config.overridden(settings or config.Config(), overrides)
+    try:
+        paths.workspace.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(f"{paths.workspace}: expected a folder, or a place for one: {error.strerror}") from error
+    if overrides and paths.params.exists():
+        set_params(paths, overrides)
+        written.append(paths.params)
     versioning.initialise(paths.workspace)
     contents = {
-        paths.params: config.render(settings or config.Config()),
+        paths.params: config.render(params),
         paths.pipeline: pipeline_text(),
         paths.policy: config.render(config.Policy()),
         paths.code: code_text(),
-        paths.workspace / ".gitignore": _GITIGNORE,
-        paths.workspace / ".dvcignore": _DVCIGNORE,
     }
-    # `dvc init` writes a .dvcignore that holds only comments
-    written = [path for path in contents if not path.exists() or (path.name == ".dvcignore" and path.read_text() != _DVCIGNORE)]
-    for path in written:
-        files.write_text(path, contents[path])
+    contents = {path: text for path, text in contents.items() if not path.exists()}
+    for name, lines in ((".gitignore", _GITIGNORE), (".dvcignore", _DVCIGNORE)):
+        contents |= _completed(paths.workspace / name, lines)
+    for path, text in contents.items():
+        files.write_text(path, text)
+        written.append(path)
     for home in (paths.mlflow, paths.prefect):
         home.mkdir(exist_ok=True)
-    if written:
+    if contents:
         dvc = [paths.workspace / ".dvc" / name for name in (".gitignore", "config")]
-        versioning.commit(paths, [*written, *dvc], "Make a radtransfer workspace")
+        versioning.commit(paths, [*contents, *dvc], "Make a radtransfer workspace")
     return WorkspaceSummary(str(paths.workspace), tuple(str(path.relative_to(paths.workspace)) for path in written))
+
+
+def _completed(path: Path, lines: str) -> dict[Path, str]:
+    """What an ignore file has to say to hold `lines`, keeping its own; nothing where it holds them."""
+    own = path.read_text() if path.exists() else ""
+    missing = [line for line in lines.splitlines() if line not in own.splitlines()]
+    if not missing:
+        return {}
+    return {path: own + ("\n" if own and not own.endswith("\n") else "") + "\n".join(missing) + "\n"}
 
 
 def require(paths: Paths) -> None:

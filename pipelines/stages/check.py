@@ -49,13 +49,15 @@ class CheckSummary:
     docs: str
 
     def describe(self) -> str:
+        from rich.markup import escape
+
         verdict = "[green]passed[/green]" if self.passed else "[red]not passed[/red]"
         lines = [
             f"Quality {verdict}: {self.expectations} expectations on {self.usable:,} prepared and labelled images "
             f"of {self.patients:,} patients ({self.images:,} taken in, {self.images - self.prepared:,} left out)"
         ]
-        lines += [f"  [red]error[/red]    {name}" for name in self.errors]
-        lines += [f"  [yellow]warning[/yellow]  {name}" for name in self.warnings]
+        lines += [f"  [red]error[/red]    {escape(name)}" for name in self.errors]
+        lines += [f"  [yellow]warning[/yellow]  {escape(name)}" for name in self.warnings]
         return "\n".join([*lines, f"Data Docs: {self.docs}"])
 
 

@@ -36,10 +36,12 @@ class SplitSummary:
     split_sha256: str
 
     def describe(self) -> str:
+        from rich.markup import escape
+
         lines = [f"{self.images:,} images of {self.patients:,} patients; no patient, study or identical image spans two parts"]
         for name in PARTS:
             part = self.parts[name]
-            classes = ", ".join(f"{output} {counts['positive']:,}" for output, counts in part["classes"].items())
+            classes = ", ".join(f"{escape(output)} {counts['positive']:,}" for output, counts in part["classes"].items())
             lines.append(f"  {name:<11}{part['images']:>7,} images {part['patients']:>7,} patients   with {classes}")
         if self.near_duplicate_pairs:
             lines.append(

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from rich.markup import escape
 from rich.progress import Progress, TaskID
 from rich.table import Table
 
@@ -69,7 +70,7 @@ class TrainSummary:
     def describe(self) -> str:
         start = f"weights {self.weights}" if self.weights else "random weights"
         resumed = f", resumed after epoch {self.resumed_from_epoch}" if self.resumed_from_epoch else ""
-        thresholds = ", ".join(f"{name} {value:.3f}" for name, value in self.thresholds.items())
+        thresholds = ", ".join(f"{escape(name)} {value:.3f}" for name, value in self.thresholds.items())
         return (
             f"[bold]{self.backbone}[/bold] from {start}, {STRATEGIES[self.strategy].describes} ({self.strategy})\n"
             f"{self.trainable:,} of {self.parameters:,} parameters learned, {self.images_per_second:,.0f} images/s\n"
