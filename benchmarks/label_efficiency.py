@@ -229,7 +229,7 @@ def cell(rows: pd.DataFrame) -> str:
     mean, low, high = interval(rows["auroc"].tolist())
     if len(rows) < 2:
         return f"{mean:.3f} (one seed)"
-    return f"{mean:.3f} [{low:.3f}, {min(high, 1):.3f}]"
+    return f"{mean:.3f} [{low:.3f}, {min(high, 1):.3f}], {len(rows)} seeds"
 
 
 def against_scratch(table: pd.DataFrame) -> list[str]:
