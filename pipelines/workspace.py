@@ -24,6 +24,7 @@ _GITIGNORE = """\
 !/artifacts/evaluation/metrics.json
 /.mlflow/
 /.prefect/
+/dvc_plots/
 """
 
 _DVCIGNORE = "__pycache__\n*.pyc\n"
