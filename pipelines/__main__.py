@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
@@ -164,14 +164,13 @@ def schedule(
 
     with ending(as_json):
         paths = opened(workspace)
-        _use_prefect_home(paths)
-        with services.prefect_api(paths) as ready:
-            from flows.retrain import check_cron, serve
+        ready = _start_prefect(paths)
+        from flows.retrain import check_cron, serve
 
-            check_cron(cron)
-            actions.keep(paths, settings)
-            show(services.ScheduleSummary(cron, ready()), as_json)
-            serve(paths, cron)
+        check_cron(cron)
+        actions.keep(paths, settings)
+        show(services.ScheduleSummary(cron, ready()), as_json)
+        serve(paths, cron)
 
 
 @app.command()
@@ -300,9 +299,10 @@ def _write_failure(kind: str, message: str, code: int) -> None:
 
 
 def _retrain(paths: Paths, source: Path | None, labels: Path | None) -> Any:
-    _use_prefect_home(paths)
+    ready = _start_prefect(paths)
     from flows.retrain import retrain
 
+    ready()
     return retrain(str(paths.workspace), _absolute(source), _absolute(labels))
 
 
@@ -310,12 +310,13 @@ def _absolute(path: Path | None) -> str | None:
     return str(path.resolve()) if path else None
 
 
-def _use_prefect_home(paths: Paths) -> None:
-    """Keep Prefect's home in the workspace; Prefect reads this when it is first imported."""
+def _start_prefect(paths: Paths) -> Callable[[], str]:
+    """Keep Prefect's home in the workspace, and start its server; Prefect reads both when it is first imported."""
     from pipelines import services
 
     for name, value in services.prefect_environment(paths).items():
         os.environ.setdefault(name, value)
+    return services.start_prefect(paths)
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import signal
@@ -121,30 +122,29 @@ def serve(paths: Paths, mlflow_port: int, prefect_port: int, started: Callable[[
         raise ServiceError("the MLflow or the Prefect server ended by itself; see ui.log in .mlflow and .prefect")
 
 
-@contextlib.contextmanager
-def prefect_api(paths: Paths) -> Iterator[Callable[[], str]]:
-    """A Prefect server for this process and its children: that of `PREFECT_API_URL`, else one of the workspace's own.
+def start_prefect(paths: Paths) -> Callable[[], str]:
+    """Have a Prefect server for this process and its children: that of `PREFECT_API_URL`, else one of the workspace's own.
 
-    Without a server flows run, but nothing is scheduled. Enter it before Prefect is imported, which reads the variable.
+    Prefect's temporary server schedules nothing, and Ctrl-C ends it together with the flow that still reports to it. Call this
+    before Prefect is imported: it reads the variable then, and what it has left to report at exit reaches the server, which
+    is ended last.
 
-    Yields:
+    Returns:
         A function that waits until the server answers and gives its address.
     """
     given = os.environ.get("PREFECT_API_URL")
     if given:
-        yield lambda: given.removesuffix("/").removesuffix("/api")
-        return
-    with _prefect_server(paths, _free_port(), paths.prefect / "schedule.log") as server:
+        return lambda: given.removesuffix("/").removesuffix("/api")
+    lifetime = contextlib.ExitStack()
+    server = lifetime.enter_context(_prefect_server(paths, _free_port(), paths.prefect / "server.log"))
+    atexit.register(lifetime.close)
+    os.environ["PREFECT_API_URL"] = f"{server.address}/api"
 
-        def ready() -> str:
-            server.wait()
-            return server.address
+    def ready() -> str:
+        server.wait()
+        return server.address
 
-        os.environ["PREFECT_API_URL"] = f"{server.address}/api"
-        try:
-            yield ready
-        finally:
-            del os.environ["PREFECT_API_URL"]
+    return ready
 
 
 def _prefect_server(paths: Paths, port: int, log: Path) -> contextlib.AbstractContextManager[Server]:

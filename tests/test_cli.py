@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from pipelines import __main__, actions, workspace
+from pipelines import __main__, actions, versioning, workspace
 from pipelines.errors import QualityError, RadtransferError
 from pipelines.paths import Paths
 
@@ -84,6 +84,50 @@ def test_a_wrong_setting_ends_with_2(empty: Path) -> None:
 
 def test_an_unknown_option_ends_with_2() -> None:
     assert invoke("train", "--nonsense")[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("train", "--nonsense"), "No such option: --nonsense"),
+        (("bogus",), "No such command 'bogus'."),
+        (("init",), "Missing argument 'DIR'."),
+    ],
+)
+def test_a_wrong_command_line_is_told_in_json_too(
+    arguments: tuple[str, ...], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["radtransfer", *arguments, "--json"])
+    with pytest.raises(SystemExit) as end:
+        __main__.main()
+    assert end.value.code == 2
+    assert json.loads(capsys.readouterr().out) == {"error": "UsageError", "message": message, "exit_code": 2}
+
+
+def test_init_keeps_settings_and_commits_them(tmp_path: Path) -> None:
+    assert invoke("init", tmp_path / "ws", "--set", "train.epochs=3")[0] == 0
+    assert "  epochs: 3  # most epochs" in (tmp_path / "ws" / "params.yaml").read_text()
+    assert not versioning.is_dirty(Paths(tmp_path / "ws"))
+
+
+def test_init_with_a_wrong_setting_makes_nothing(tmp_path: Path) -> None:
+    code, _, err = invoke("init", tmp_path / "ws", "--set", "train.epoch=3")
+    assert code == 2
+    assert "did you mean epochs?" in err
+    assert not (tmp_path / "ws").exists()
+
+
+def test_init_where_a_file_is_ends_with_2(tmp_path: Path) -> None:
+    (tmp_path / "notes").write_text("mine")
+    code, _, err = invoke("init", tmp_path / "notes")
+    assert code == 2
+    assert "expected a folder" in err
+
+
+def test_a_folder_may_have_any_name(tmp_path: Path) -> None:
+    code, out, _ = invoke("init", tmp_path / "chest [2024] x")
+    assert code == 0
+    assert "chest [2024] x" in out
 
 
 def test_ingest_without_a_key_ends_with_2_and_says_how_to_make_one(

@@ -43,6 +43,14 @@ def test_making_it_again_changes_nothing(made: Paths) -> None:
     assert versioning.head(made) == before
 
 
+def test_what_git_ignored_before_it_still_ignores(tmp_path: Path) -> None:
+    (tmp_path / ".gitignore").write_text("*.secret")
+    workspace.create(Paths(tmp_path))
+    ignored = (tmp_path / ".gitignore").read_text().splitlines()
+    assert ignored[0] == "*.secret"
+    assert {"/data", "/.mlflow/", "/.prefect/"} <= set(ignored)
+
+
 def test_dvc_reads_the_pipeline_in_the_order_of_the_table(made: Paths) -> None:
     listed = versioning.call(made.workspace, "dvc", "stage", "list", "--name-only").split()
     assert listed == [stage.name for stage in STAGES]

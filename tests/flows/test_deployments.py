@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +17,8 @@ from prefect import Flow
 from prefect.utilities.importtools import import_object
 
 from flows import retrain as retraining
+from pipelines import versioning, workspace
+from pipelines.errors import ConfigurationError
 from pipelines.paths import Paths
 
 
@@ -40,3 +48,46 @@ def test_schedule_serves_the_deployment_that_prefect_yaml_declares(
     assert served["cron"] == cron
     assert served["limit"] == deployments["nightly"]["concurrency_limit"] == 1
     assert served["parameters"] == {"workspace": str(tmp_path)}
+
+
+@pytest.mark.parametrize("cron", ["0", "99 * * * *", "nightly"])
+def test_a_schedule_that_is_none_is_refused(cron: str) -> None:
+    with pytest.raises(ConfigurationError, match=r'--cron: expected five fields such as "0 2 \* \* \*"'):
+        retraining.check_cron(cron)
+
+
+def scheduled(address: str) -> list[dict[str, Any]]:
+    """The flow runs that the server is going to start."""
+    question = json.dumps({"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}).encode()
+    request = urllib.request.Request(f"{address}/api/flow_runs/filter", question, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        runs: list[dict[str, Any]] = json.load(answer)
+    return runs
+
+
+def test_schedule_runs_on_a_server_of_the_workspaces_own_and_ends_with_ctrl_c(tmp_path: Path) -> None:
+    workspace.create(Paths(tmp_path))
+    environment = {name: value for name, value in versioning.environment().items() if not name.startswith("PREFECT_")}
+    process = subprocess.Popen(
+        [Path(sys.executable).parent / "radtransfer", "schedule", "--cron", "0 2 * * *", "--json"],
+        cwd=tmp_path,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout
+        address = json.loads(process.stdout.readline())["prefect"]
+        deadline = time.monotonic() + 90
+        while not (runs := scheduled(address)) and time.monotonic() < deadline:
+            time.sleep(0.5)
+        assert runs, (tmp_path / ".prefect" / "server.log").read_text()[-2000:]
+        assert runs[0]["parameters"] == {"workspace": str(tmp_path)}
+        assert runs[0]["expected_start_time"][11:16] == "02:00"
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == 0, err
+        assert out == ""
+    finally:
+        process.kill()

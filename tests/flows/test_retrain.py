@@ -10,7 +10,7 @@ from flows import ingest as ingesting
 from flows import retrain as retraining
 from flows.stage import TASKS
 from pipelines import actions, versioning
-from pipelines.errors import ServiceError, SourceError
+from pipelines.errors import LabelError, ServiceError, SourceError
 from pipelines.paths import Paths
 from pipelines.stages import STAGES
 from pipelines.stages import register as registration
@@ -99,6 +99,19 @@ def test_a_failing_stage_stops_the_flow_and_is_not_retried(
     assert calls == ["prepare", "check"]
 
 
+def test_no_traceback_buries_the_message_of_a_failure(
+    paths: Paths, calls: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(paths: Paths, stage: str) -> None:
+        raise ServiceError("stage prepare failed")
+
+    monkeypatch.setattr(versioning, "reproduce", fail)
+    with pytest.raises(ServiceError):
+        retraining.retrain(str(paths.workspace))
+    assert "stage prepare failed" in caplog.text
+    assert "Traceback" not in caplog.text
+
+
 def test_a_version_that_fails_a_gate_is_not_passed(paths: Paths, calls: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registration, "run", lambda config, paths: registered(passed=False))
     assert not retraining.retrain(str(paths.workspace)).passed
@@ -116,7 +129,9 @@ def test_the_verdicts_are_shown_in_prefect(paths: Paths, calls: list[str]) -> No
     assert "version 3" in str(shown["mlflow-run"].data)  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize(("error", "tries"), [(ServiceError("PACS away"), 3), (SourceError("no such folder"), 1)])
+@pytest.mark.parametrize(
+    ("error", "tries"), [(ServiceError("PACS away"), 3), (SourceError("no such folder"), 1), (LabelError("neither 0 nor 1"), 1)]
+)
 def test_ingest_is_retried_where_that_can_help(
     error: Exception, tries: int, paths: Paths, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
