@@ -18,7 +18,9 @@ def worth_retrying(task: Task[..., Any], run: TaskRun, state: State[Any]) -> boo
 
 
 def _adds_words(record: logging.LogRecord) -> bool:
-    """Whether a record says more than the one that ends the run: not the traceback of our own error (RADTRANSFER_DEBUG)."""
+    """Whether a record says more than the one that ends the run: not an interrupt, nor our own error (RADTRANSFER_DEBUG)."""
+    if record.getMessage().startswith("Crash detected!"):
+        return False
     ours = record.exc_info is not None and isinstance(record.exc_info[1], RadtransferError)
     return not ours or bool(os.environ.get("RADTRANSFER_DEBUG"))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from prefect import flow, task
+from pydantic import SecretStr
 
 from flows.failures import speak_plainly, worth_retrying
 from pipelines import actions
@@ -15,13 +16,13 @@ from pipelines.versioning import DataVersion
 
 
 @task(name="ingest", task_run_name="ingest", retries=2, retry_delay_seconds=10, retry_condition_fn=worth_retrying)
-def ingest_source(workspace: str, source: str | None, labels: str | None) -> IngestSummary:
+def ingest_source(workspace: str, source: SecretStr | None, labels: SecretStr | None) -> IngestSummary:
     with discreet():
         return actions.ingest_source(Paths(Path(workspace)), _path(source), _path(labels))
 
 
-def _path(text: str | None) -> Path | None:
-    return Path(text) if text else None
+def _path(text: SecretStr | None) -> Path | None:
+    return Path(text.get_secret_value()) if text else None
 
 
 @task(name="version", task_run_name="version", retries=3, retry_delay_seconds=10, retry_condition_fn=worth_retrying)
@@ -31,8 +32,11 @@ def version(workspace: str, summary: IngestSummary) -> DataVersion:
 
 
 @flow(name="ingest")
-def ingest(workspace: str = ".", source: str | None = None, labels: str | None = None) -> DataVersion:
-    """De-identify a source into `data/` and version it; paths default to those of params.yaml."""
+def ingest(workspace: str = ".", source: SecretStr | None = None, labels: SecretStr | None = None) -> DataVersion:
+    """De-identify a source into `data/` and version it; paths default to those of params.yaml.
+
+    Prefect keeps the parameters of a run: source and labels are secrets, since folders are named after patients.
+    """
     speak_plainly()
     folder = str(Path(workspace).resolve())
     return version(folder, ingest_source(folder, source, labels))

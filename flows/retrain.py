@@ -9,6 +9,7 @@ from pathlib import Path
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.client.schemas.schedules import CronSchedule
+from pydantic import SecretStr
 
 from flows.failures import speak_plainly, worth_retrying
 from flows.ingest import ingest_source, version
@@ -46,8 +47,11 @@ def register(folder: str) -> RegisterSummary:
 
 
 @flow(name="retrain", flow_run_name="retrain")
-def retrain(workspace: str = ".", source: str | None = None, labels: str | None = None) -> RetrainSummary:
-    """Ingest (where a source is given or configured), version, run the stages that changed, and register the model."""
+def retrain(workspace: str = ".", source: SecretStr | None = None, labels: SecretStr | None = None) -> RetrainSummary:
+    """Ingest (where a source is given or configured), version, run the stages that changed, and register the model.
+
+    Source and labels are secrets for the reason that `flows.ingest.ingest` gives.
+    """
     speak_plainly()
     with discreet():
         paths = Paths(Path(workspace).resolve())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -21,6 +22,8 @@ from pipelines.errors import RadtransferError, discreet
 from pipelines.paths import Paths
 
 if TYPE_CHECKING:
+    from pydantic import SecretStr
+
     from pipelines.config import Config
 
 app = typer.Typer(
@@ -306,8 +309,11 @@ def _retrain(paths: Paths, source: Path | None, labels: Path | None) -> Any:
     return retrain(str(paths.workspace), _absolute(source), _absolute(labels))
 
 
-def _absolute(path: Path | None) -> str | None:
-    return str(path.resolve()) if path else None
+def _absolute(path: Path | None) -> SecretStr | None:
+    """An absolute path that Prefect does not record."""
+    from pydantic import SecretStr
+
+    return SecretStr(str(path.resolve())) if path else None
 
 
 def _start_prefect(paths: Paths) -> Callable[[], str]:
@@ -322,6 +328,8 @@ def _start_prefect(paths: Paths) -> Callable[[], str]:
 def main() -> None:
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
+    # whoever ends a command ends what it has started with it, as with Ctrl-C
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app(prog_name="radtransfer")
     except SystemExit as end:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from pipelines import config, versioning
-from pipelines.errors import ConfigurationError, MissingKeyError, RadtransferError
+from pipelines.errors import ConfigurationError, MissingKeyError, RadtransferError, ServiceError
 from pipelines.paths import Paths, weights_folder
 
 
@@ -103,6 +103,13 @@ def _workspace(paths: Paths, settings: list[str]) -> Iterator[Finding]:
         yield Finding("workspace", "missing", str(error))
 
 
+def _currency(paths: Paths) -> str:
+    try:
+        return "all stages are up to date" if versioning.is_current(paths) else "some stages have to run; run `radtransfer run`"
+    except ServiceError as error:
+        return str(error)
+
+
 def _data(paths: Paths) -> Iterator[Finding]:
     if not (paths.workspace / ".dvc").is_dir():
         yield Finding("DVC", "missing", "the folder is no DVC repository; run `radtransfer init DIR`")
@@ -118,10 +125,7 @@ def _data(paths: Paths) -> Iterator[Finding]:
             "data", "note", f"data.dvc records {recorded[:12]}, data/ is not here; run `dvc pull`, or `radtransfer ingest`"
         )
     else:
-        current = (
-            "all stages are up to date" if versioning.is_current(paths) else "some stages have to run; run `radtransfer run`"
-        )
-        yield Finding("data", "ok", f"{recorded[:12]}; {current}")
+        yield Finding("data", "ok", f"{recorded[:12]}; {_currency(paths)}")
     remote = versioning.remote(paths)
     yield Finding(
         "DVC remote", "ok" if remote else "note", remote or "none: data stay in the local cache; `dvc remote add -d NAME URL`"

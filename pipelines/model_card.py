@@ -8,6 +8,7 @@ from string import Template
 from typing import Any
 
 from pipelines.gates import Verdict
+from pipelines.metrics.thresholds import spelled
 from pipelines.records import PARTS
 
 MODEL_CARD = """\
@@ -102,7 +103,7 @@ def fill(
 def _metric_rows(metrics: Mapping[str, Any]) -> Iterator[str]:
     several = {"mean": metrics["macro"]} if len(metrics["outputs"]) > 1 else {}
     for name, group in {**metrics["outputs"], **several}.items():
-        threshold = f"{group['threshold']:.3f}" if "threshold" in group else ""
+        threshold = spelled(group["threshold"]) if "threshold" in group else ""
         yield f"| {name} | {' | '.join(_interval(group[metric]) for metric in _SHOWN)} | {threshold} |"
 
 

@@ -14,6 +14,7 @@ from pipelines.metrics.cohort import Flow, composition, flow
 from pipelines.metrics.evaluation import METRICS, Evaluation, OutputEvaluation
 from pipelines.metrics.intervals import LEVEL, Interval
 from pipelines.metrics.subgroups import FEWEST, Subgroup
+from pipelines.metrics.thresholds import spelled
 from pipelines.records import PARTS, Task
 
 if TYPE_CHECKING:
@@ -127,7 +128,8 @@ def render(packet: Packet) -> str:
     environment = Environment(
         loader=PackageLoader("pipelines", ""), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(count=_count, metric=_metric, ends=_ends, percent=_percent, reason=_reason, data_uri=data_uri)
+    environment.filters.update(count=_count, metric=_metric, ends=_ends, percent=_percent, reason=_reason)
+    environment.filters.update(spelled=spelled, data_uri=data_uri)
     outputs = packet.card.task.outputs
     counted = flow(packet.cohort, outputs, packet.ingest)
     return environment.get_template("packet.html.j2").render(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -14,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines import tracking
+from pipelines import children, tracking
 from pipelines.errors import ConfigurationError, ServiceError
 from pipelines.paths import Paths
 
@@ -178,20 +177,6 @@ def _free_port() -> int:
 
 @contextlib.contextmanager
 def _server(command: Sequence[str], settings: Mapping[str, str], port: int, log: Path) -> Iterator[Server]:
-    """A server in a process group of its own, which is ended with everything in it, also when this process is terminated."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("wb") as stream:
-        process = subprocess.Popen(
-            command, env={**os.environ, **settings}, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True
-        )
-    try:
+    with log.open("wb") as stream, children.started(command, {**os.environ, **settings}, out=stream, err=stream) as process:
         yield Server(process, port, log)
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -11,8 +12,12 @@ from pathlib import Path
 
 import yaml
 
+from pipelines import children
 from pipelines.errors import ServiceError
 from pipelines.paths import Paths
+
+# dvc in words of Python: while it loads, its own command would answer an interrupt with a traceback
+_DVC = "import signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); from dvc.cli import main; sys.exit(main(sys.argv[1:]))"
 
 
 @dataclass(frozen=True)
@@ -131,11 +136,12 @@ def initialise(folder: Path) -> None:
 
 
 def is_current(paths: Paths) -> bool:
-    """Whether no stage's inputs, parameters or outputs changed since it last ran."""
-    done = subprocess.run(
-        ["dvc", "status", "--quiet"], cwd=paths.workspace, env=environment(), capture_output=True, text=True, check=False
-    )
-    return done.returncode == 0
+    """Whether no stage's inputs, parameters or outputs changed since it last ran.
+
+    Raises:
+        ServiceError: DVC cannot tell, for example while another process works in the workspace.
+    """
+    return not json.loads(call(paths.workspace, "dvc", "status", "--json"))
 
 
 def reproduce(paths: Paths, stage: str) -> None:
@@ -144,12 +150,10 @@ def reproduce(paths: Paths, stage: str) -> None:
     Raises:
         ServiceError: the stage or DVC failed; the stage has said why.
     """
-    done = subprocess.run(
-        ["dvc", "repro", "--quiet", "--single-item", stage],
-        cwd=paths.workspace,
-        env=environment(),
-        stdout=sys.stderr.fileno(),
-        check=False,
-    )
-    if done.returncode:
-        raise ServiceError(f"stage {stage} failed (`dvc repro` ended with {done.returncode}); its own message is above")
+    command = (sys.executable, "-P", "-c", _DVC, "repro", "--quiet", "--single-item", stage)
+    with children.started(command, environment(), folder=paths.workspace, out=sys.stderr.fileno()) as dvc:
+        code = dvc.wait()
+    if code:
+        # quiet, DVC keeps even its own errors to itself, such as that another process works here; asked again it tells them
+        is_current(paths)
+        raise ServiceError(f"stage {stage} failed (`dvc repro` ended with {code}); its own message is above")

@@ -136,3 +136,13 @@ def test_data_are_versioned_committed_and_pushed(made: Paths, tmp_path: Path) ->
 def test_a_failing_command_is_quoted(made: Paths) -> None:
     with pytest.raises(ServiceError, match=r"`git rev-parse nonsense` ended with 128"):
         versioning.call(made.workspace, "git", "rev-parse", "nonsense")
+
+
+def test_what_dvc_has_to_say_itself_is_told(tmp_path: Path) -> None:
+    paths = Paths(tmp_path)
+    workspace.create(paths)
+    paths.pipeline.write_text("stages: 3\n")
+    with pytest.raises(ServiceError, match=r"`dvc status --json` ended with .*'\./dvc\.yaml' validation failed"):
+        versioning.is_current(paths)
+    with pytest.raises(ServiceError, match="validation failed"):
+        versioning.reproduce(paths, "prepare")

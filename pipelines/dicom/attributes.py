@@ -32,6 +32,11 @@ DAYS = {"D": 1.0, "W": 7.0, "M": 365.25 / 12, "Y": 365.25}
 _MONTHS_UNTIL_YEARS = 24
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 _DATE = re.compile(r"(\d{4})[.]?(\d{2})[.]?(\d{2})", re.ASCII)
+# Dates that devices and archives write where they know none: beside the same patient's true ones, a moved one of them
+# would give away by how much all were moved.
+_PLACEHOLDERS = frozenset(
+    {date(1, 1, 1), date(1899, 12, 30), date(9999, 12, 31), *(date(year, 1, 1) for year in (1900, 1970, 1980, 2000))}
+)
 _AGE = re.compile(r"(\d{1,3})\s*([DWMY]?)", re.ASCII)
 _CODED = {
     "ViewPosition": ("ViewCodeSequence", words.VIEW_CODES),
@@ -175,7 +180,7 @@ def _vendor(rule: Rule, identity: Identity, pseudonyms: Pseudonyms) -> Kept:
 
 def _date(rule: Rule, identity: Identity, pseudonyms: Pseudonyms) -> Kept:
     day = _day(identity.header, rule.keyword)
-    if day is None:
+    if day is None or day in _PLACEHOLDERS:
         return None
     try:
         moved = day + timedelta(days=pseudonyms.days(identity.patient))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Sequence
 
 from pipelines.errors import RefusedFileError
 from pipelines.records import Reason
@@ -25,6 +26,7 @@ _KEPT_APPLICATION_DATA = (
     (0xE8, b"mrfx", 5),
     (0xEE, b"Adobe", 12),
 )
+_UNCHANGED = bytes(range(256))
 _SOI, _EOI, _SOS, _COM = 0xD8, 0xD9, 0xDA, 0xFE
 _JPEG_SEGMENTS = frozenset({*range(0xC0, 0xD0), 0xDA, 0xDB, 0xDC, 0xDD, 0xDE, 0xDF, 0xF7, 0xF8})
 
@@ -83,13 +85,13 @@ def clean_jpeg2000(frame: bytes) -> bytes:
         position = end
 
 
-def clean_rle(frame: bytes, *, pixels: int, planes: int) -> bytes:
-    """An RLE image (PS3.5 Annex G) with its segments cut where their last pixel is.
+def clean_rle(frame: bytes, *, pixels: int, tables: Sequence[bytes]) -> bytes:
+    """An RLE image (PS3.5 Annex G) with its segments cut where their last pixel is, and every byte of a pixel looked up.
 
     Args:
         frame: header of 64 bytes and segments.
         pixels: rows × columns, the bytes that each segment decodes to.
-        planes: bytes per pixel, which is the number of segments.
+        tables: one for each byte of a pixel, the highest first, which is one for each segment: 256 values by value.
 
     Raises:
         RefusedFileError: truncated: a segment ends early; undecodable: the header does not fit the image.
@@ -97,34 +99,40 @@ def clean_rle(frame: bytes, *, pixels: int, planes: int) -> bytes:
     if len(frame) < 64:
         raise _truncated()
     count, *offsets = struct.unpack("<16I", frame[:64])
-    if count != planes or any(offset < 64 for offset in offsets[:count]):
-        raise _undecodable(f"{planes} segments expected")
+    if count != len(tables) or any(offset < 64 for offset in offsets[:count]):
+        raise _undecodable(f"{len(tables)} segments expected")
     segments = []
-    for number in range(count):
-        segment = frame[offsets[number] : _run_length_end(frame, offsets[number], pixels)]
+    for offset, table in zip(offsets, tables, strict=False):
+        segment = _run_lengths(frame, offset, pixels, table)
         segments.append(segment + b"\0" * (len(segment) % 2))
     starts = [64 + sum(map(len, segments[:number])) for number in range(count)]
     return struct.pack("<16I", count, *starts, *[0] * (15 - count)) + b"".join(segments)
 
 
-def _run_length_end(frame: bytes, position: int, pixels: int) -> int:
-    """The end of a PackBits segment that decodes to `pixels` bytes."""
-    decoded, size = 0, len(frame)
+def _run_lengths(frame: bytes, position: int, pixels: int, table: bytes) -> bytes:
+    """The PackBits segment at `position`, up to the byte of the last pixel, its bytes looked up in `table`."""
+    start, size, decoded = position, len(frame), 0
+    cleaned, changes = bytearray(frame), table != _UNCHANGED
     while decoded < pixels:
         if position >= size:
             raise _truncated()
-        control = frame[position]
+        run, control = position, frame[position]
         if control < 128:
             decoded += control + 1
             position += control + 2
+            if decoded > pixels:  # the rest of the run is no image
+                position -= decoded - pixels
+                cleaned[run] -= decoded - pixels
         elif control > 128:
             decoded += 257 - control
             position += 2
         else:
             position += 1
+        if changes:
+            cleaned[run + 1 : position] = frame[run + 1 : position].translate(table)
     if position > size:
         raise _truncated()
-    return position
+    return bytes(cleaned[start:position])
 
 
 def _marker(frame: bytes, position: int) -> tuple[int, int]:

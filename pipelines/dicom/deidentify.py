@@ -95,7 +95,7 @@ def _check_accepted(header: Header, accept: Accept) -> None:
         raise RefusedFileError(Reason.MISSING_UID)
     if header.text("Modality").upper() not in accept.modalities:
         raise RefusedFileError(Reason.MODALITY)
-    if not accept.burned_in and header.text("BurnedInAnnotation").upper() == "YES":
+    if not accept.burned_in and any(text.upper().startswith("Y") for text in header.texts("BurnedInAnnotation")):
         raise RefusedFileError(Reason.BURNED_IN)
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pydicom.uid import (
     HTJ2K,
     DeflatedExplicitVRLittleEndian,
@@ -131,18 +133,20 @@ def _native(source: Source, shape: Shape, vr: str | None) -> PixelData:
 
 
 def _unused_bits_cleared(content: bytes, shape: Shape) -> bytes:
-    """Clear the bits outside the stored ones, where older files keep overlays (PS3.5 8.1.1).
-
-    The high bits of a signed image repeat its sign and are left.
-    """
-    every = (1 << shape.bits_allocated) - 1
-    below = (1 << (shape.high_bit + 1 - shape.bits_stored)) - 1
-    above = 0 if shape.signed else every ^ ((1 << (shape.high_bit + 1)) - 1)
-    if not (above | below):
+    if shape.bits_stored == shape.bits_allocated:
         return content
-    if shape.bits_allocated == 8:
-        return (np.frombuffer(content, np.uint8) & np.uint8(every ^ (above | below))).tobytes()
-    return (np.frombuffer(content, np.dtype("<u2")) & np.uint16(every ^ (above | below))).astype("<u2").tobytes()
+    return _stored_bits(np.frombuffer(content, f"<u{shape.bits_allocated // 8}"), shape).tobytes()
+
+
+def _stored_bits(cells: NDArray[Any], shape: Shape) -> NDArray[Any]:
+    """Cells without what hides outside the stored bits, where older files keep overlays (PS3.5 8.1.1).
+
+    The bits above them repeat the sign of a signed image; all others become 0.
+    """
+    size = shape.bits_allocated // 8
+    above, below = shape.bits_allocated - 1 - shape.high_bit, shape.high_bit + 1 - shape.bits_stored
+    at_top = (cells << above).view(f"<i{size}" if shape.signed else f"<u{size}")
+    return (at_top >> above >> below << below).view(f"<u{size}")
 
 
 def _jpeg(frame: bytes, _shape: Shape) -> bytes:
@@ -158,7 +162,9 @@ def _jpeg2000(frame: bytes, _shape: Shape) -> bytes:
 
 
 def _rle(frame: bytes, shape: Shape) -> bytes:
-    return clean_rle(frame, pixels=shape.pixels, planes=shape.bits_allocated // 8)
+    values = np.arange(256, dtype=f"<u{shape.bits_allocated // 8}")
+    tables = [(_stored_bits(values << shift, shape) >> shift).astype("u1") for shift in range(0, shape.bits_allocated, 8)]
+    return clean_rle(frame, pixels=shape.pixels, tables=[table.tobytes() for table in reversed(tables)])
 
 
 _CLEANERS: dict[str, Callable[[bytes, Shape], bytes]] = {

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
-import signal
-import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from enum import Enum, auto
 from itertools import islice
 from pathlib import Path
 
+from pipelines import processes
 from pipelines.dicom.deidentify import Accept, Clean, Row, deidentify, image_sha256
 from pipelines.dicom.pseudonyms import Pseudonyms
 from pipelines.errors import RefusedFileError, ServiceError
+from pipelines.processes import cores
 from pipelines.records import Reason
 
 FEWEST_FOR_A_POOL = 64
@@ -86,7 +85,7 @@ def deidentify_files(files: Iterable[str], total: int, job: Job) -> Iterator[Out
             yield _outcome(number, relative, job)
         return
     waiting: deque[Future[list[Outcome]]] = deque()
-    pool = _pool(job)
+    pool = processes.pool(cores(), __name__, _start, job)
     try:
         while True:
             while len(waiting) < _AHEAD * cores() and (chunk := list(islice(numbered, _CHUNK))):
@@ -100,11 +99,6 @@ def deidentify_files(files: Iterable[str], total: int, job: Job) -> Iterator[Out
         ) from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-def cores() -> int:
-    """The processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _outcome(number: int, relative: str, job: Job) -> Outcome:
@@ -146,27 +140,9 @@ _job: Job | None = None
 def _start(job: Job) -> None:
     global _job
     _job = job
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """Leave when the parent is gone: one that is killed cannot tell its workers, and they would wait for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 def _chunk(chunk: list[tuple[int, str]]) -> list[Outcome]:
     if _job is None:
         raise RuntimeError("a worker without a job")
     return [_outcome(number, relative, _job) for number, relative in chunk]
-
-
-def _pool(job: Job) -> ProcessPoolExecutor:
-    # Not "fork": the parent may run threads (progress display, an orchestrator) whose locks a fork would copy.
-    context = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
-    if os.name == "posix":
-        context.set_forkserver_preload([__name__])
-    return ProcessPoolExecutor(cores(), mp_context=context, initializer=_start, initargs=(job,))

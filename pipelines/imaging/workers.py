@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import signal
-import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -15,6 +12,7 @@ from pathlib import Path
 
 import cv2
 
+from pipelines import processes
 from pipelines.errors import RefusedFileError, ServiceError
 from pipelines.imaging.radiograph import Prepared, Recipe, prepare, read
 from pipelines.records import Reason
@@ -100,11 +98,7 @@ def _alone(path: Path, recipe: Recipe) -> Outcome:
 
 
 def _pool(workers: int) -> ProcessPoolExecutor:
-    # Not "fork": the parent may run threads (progress display, torch, an orchestrator) whose locks a fork would copy.
-    context = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
-    if os.name == "posix":
-        context.set_forkserver_preload([__name__])
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start)
+    pool = processes.pool(workers, __name__, _start)
     try:
         pool.submit(os.getpid).result()
     except BrokenProcessPool as error:
@@ -117,13 +111,3 @@ def _pool(workers: int) -> ProcessPoolExecutor:
 
 def _start() -> None:
     cv2.setNumThreads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """Leave when the parent is gone: one that is killed cannot tell its workers, and they would wait for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)

@@ -23,6 +23,8 @@ COLOURS = (ACCENT, "#c2571a", "#5b4b9a", "#3f7d20", "#a8326e", "#8a6d00", "#2b5f
 DASHES = ("-", "--", ":", "-.")  # once the colours are used up
 SHADES = LinearSegmentedColormap.from_list("shades", ["#f3f7f8", ACCENT])
 SQUARE = (4.6, 4.6)  # inches
+LEGEND_ROW = 0.21  # inches
+SHORT = 24  # letters of legend entries that stand two in a row
 
 _STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",  # ships with matplotlib, so every machine draws the same letters
@@ -41,8 +43,7 @@ _STYLE: dict[Any, Any] = {
     "ytick.color": MUTED,
     "xtick.labelcolor": INK,
     "ytick.labelcolor": INK,
-    "legend.edgecolor": "white",
-    "legend.framealpha": 0.85,
+    "legend.frameon": False,
     "legend.fontsize": 8.5,
     "lines.linewidth": 1.9,
     "svg.hashsalt": "radtransfer",
@@ -111,7 +112,7 @@ def _roc(drawn: Drawn) -> Figure:
         sensitivity, specificity, _ = drawn.points[str(name)]
         if sensitivity is not None and specificity is not None:
             _mark(axes, 1 - specificity, sensitivity, pen["color"], named=number == len(drawn.points) - 1)
-    axes.legend(loc="lower right")
+    _legend(figure, axes)
     return figure
 
 
@@ -125,13 +126,21 @@ def _precision_recall(drawn: Drawn) -> Figure:
         recall, _, precision = drawn.points[str(name)]
         if recall is not None and precision is not None:
             _mark(axes, recall, precision, pen["color"], named=number == len(drawn.points) - 1)
-    axes.legend(loc="lower left")
+    _legend(figure, axes)
     return figure
 
 
 def _mark(axes: Axes, x: float, y: float, colour: str, *, named: bool) -> None:
     ring: dict[str, Any] = {"marker": "o", "markersize": 8, "color": "white", "markeredgecolor": colour, "markeredgewidth": 2}
     axes.plot([x], [y], linestyle="", label="operating point" if named else None, **ring)
+
+
+def _legend(figure: Figure, axes: Axes) -> None:
+    """Below the axes, on paper of its own, where it covers no curve however poor."""
+    handles, labels = axes.get_legend_handles_labels()
+    across = 2 if all(len(label) <= SHORT for label in labels) else 1
+    figure.set_figheight(figure.get_figheight() + LEGEND_ROW * -(-len(labels) // across))
+    figure.legend(handles, labels, loc="outside lower center", ncols=across)
 
 
 def _reliability(drawn: Drawn) -> Figure:
@@ -149,7 +158,7 @@ def _reliability(drawn: Drawn) -> Figure:
         alone = drawn.tables.reliability["output"].nunique() == 1
         below.hist(drawn.scores[str(name)], bins=bins, histtype="stepfilled" if alone else "step", color=pen["color"])
     below.set(xlabel="predicted probability", ylabel="images")
-    axes.legend(loc="upper left")
+    _legend(figure, axes)
     return figure
 
 

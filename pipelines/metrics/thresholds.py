@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,18 @@ def choose(labels: NDArray[Any], scores: NDArray[Any], rule: str, value: float) 
     if rule == "specificity":
         return float(candidates[np.flatnonzero(specificity >= value - 1e-12)[0]])
     raise ValueError(f"rule: expected one of {', '.join(RULES)}, got {rule!r}")
+
+
+def spelled(probability: float) -> str:
+    """A probability with three decimals, or as many as show two digits of its distance from 0 or 1: 0.00031, 0.99982.
+
+    A threshold can lie as low as a rare finding's probabilities do, and must not read as 0.
+    """
+    if 0 < probability < 1e-6:
+        return f"{probability:.1e}"
+    nearest = min(probability, 1 - probability)
+    decimals = max(3, 1 - math.floor(math.log10(nearest))) if nearest > 0 else 3
+    return f"{probability:.{decimals}f}"
 
 
 def _candidates(scores: Array) -> Array:

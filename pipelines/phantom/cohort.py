@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-import multiprocessing
-import os
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from pydicom.dataset import Dataset
 
-from pipelines import console, files
+from pipelines import console, files, processes
 from pipelines.phantom import encoding, planted, shooting
 from pipelines.phantom.plan import EXPLICIT, Shot, shots
 from pipelines.phantom.planted import Planted
@@ -61,7 +58,7 @@ def write(folder: Path, images: int = 300, patients: int = 200, seed: int = 7, *
     archive = folder / "archive"
     with console.progress() as display:
         task = display.add_task("drawing phantoms", total=len(planned), note="")
-        for _ in _each(partial(_write_one, archive, seed), list(enumerate(planned)), workers or _cores()):
+        for _ in _each(partial(_write_one, archive, seed), list(enumerate(planned)), workers or processes.cores()):
             display.advance(task)
     bad = planted.plant(archive, _model(planned, seed), seed)
     labels = folder / "labels.csv"
@@ -89,8 +86,7 @@ def _each(work: partial[None], entries: list[tuple[int, Shot]], workers: int, fe
     if workers == 1 or len(entries) < fewest:
         yield from map(work, entries)
         return
-    # Children are started afresh: a fork of a process that runs threads can hang.
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _keep_memory) as pool:
+    with processes.pool(workers, __name__, _keep_memory) as pool:
         yield from pool.map(work, entries, chunksize=8)
 
 
@@ -100,10 +96,6 @@ def _keep_memory() -> None:
     Its thresholds follow the largest mapped block that was ever freed (mallopt(3), M_MMAP_THRESHOLD).
     """
     np.empty(_KEPT_BYTES, np.uint8)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _model(planned: tuple[Shot, ...], seed: int) -> Dataset:

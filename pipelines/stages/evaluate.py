@@ -27,6 +27,7 @@ from pipelines.metrics.evaluation import METRICS, Evaluation, evaluate
 from pipelines.metrics.mistakes import Mistake, worst
 from pipelines.metrics.saliency import grad_cam, overlay
 from pipelines.metrics.subgroups import UNKNOWN, Subgroup, attributes, subgroups
+from pipelines.metrics.thresholds import spelled
 from pipelines.paths import Paths
 from pipelines.quality.leakage import split_sha256
 from pipelines.records import Task, label_column, probability_column
@@ -64,7 +65,7 @@ class EvaluateSummary:
             table.add_row(METRICS[name].title, "–" if found["value"] is None else f"{found['value']:.3f}", ends)
         text = StringIO()
         Console(file=text, width=64, color_system=None).print(table)
-        thresholds = ", ".join(f"{escape(name)} ≥ {value:.3f}" for name, value in self.thresholds.items())
+        thresholds = ", ".join(f"{escape(name)} ≥ {spelled(value)}" for name, value in self.thresholds.items())
         return (
             f"{escape(text.getvalue().rstrip())}\n"
             f"positive from (chosen on validation): {thresholds}; "

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines import console, files, tracking
 from pipelines.config import Config
 from pipelines.errors import MissingInputError, SourceError
+from pipelines.metrics.thresholds import spelled
 from pipelines.paths import Paths
 from pipelines.records import Reason, probability_column
 
@@ -73,17 +74,16 @@ class PredictSummary:
 
     def _rows(self) -> Iterator[str]:
         """A table: a file to a line, with its answers first, since the names have any length."""
-        titles = [f"{name} ≥ {threshold:.3f}" for name, threshold in self.thresholds.items()]
-        widths = [max(len(title), len("0.000 positive")) for title in titles]
-        yield "  ".join([*(title.ljust(width) for title, width in zip(titles, widths, strict=True)), "file"])
-        for item in self.predictions:
-            if item.refused is None:
-                cells = [
-                    f"{item.probabilities[name]:.3f}{' positive' if item.positive[name] else ''}" for name in self.thresholds
-                ]
-            else:
-                cells = [f"refused: {item.refused}", *[""] * (len(widths) - 1)]
-            yield "  ".join([*(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)), item.source])
+        titles = [f"{name} ≥ {spelled(threshold)}" for name, threshold in self.thresholds.items()]
+        rows = [titles, *(self._cells(item) for item in self.predictions)]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        for row, name in zip(rows, ["file", *(item.source for item in self.predictions)], strict=True):
+            yield "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=True)), name])
+
+    def _cells(self, item: Prediction) -> list[str]:
+        if item.refused is not None:
+            return [f"refused: {item.refused}", *[""] * (len(self.thresholds) - 1)]
+        return [f"{spelled(item.probabilities[name])}{' positive' if item.positive[name] else ''}" for name in self.thresholds]
 
 
 def run(config: Config, paths: Paths, sources: Sequence[Path]) -> PredictSummary:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from pipelines.imaging import store
 from pipelines.imaging.radiograph import Prepared, Recipe
 from pipelines.imaging.workers import Outcome, prepare_files
 from pipelines.paths import Paths
+from pipelines.processes import cores
 from pipelines.records import INDEX, MANIFEST
 
 
@@ -88,7 +88,7 @@ def _require_files(new: pd.DataFrame, paths: Paths) -> None:
 def _add(new: pd.DataFrame, recipe: Recipe, section: PrepareSection, paths: Paths) -> None:
     if new.empty:
         return
-    workers = min(section.workers or _cores(), len(new))
+    workers = min(section.workers or cores(), len(new))
     outcomes = prepare_files([paths.data / file for file in new["file"]], recipe, workers)
     first = store.next_shard(paths.prepared)
     with progress() as display:
@@ -143,7 +143,3 @@ def _summary(index: pd.DataFrame, new: int, seconds: float, adding: float) -> Pr
         seconds=round(seconds, 3),
         images_per_second=round(new / adding, 1) if new else 0.0,
     )
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -21,7 +21,7 @@ from pipelines.errors import ConfigurationError, TrainingError
 from pipelines.imaging.radiograph import Recipe
 from pipelines.imaging.store import ArrayStore
 from pipelines.inference import Model, ModelCard
-from pipelines.metrics.thresholds import choose
+from pipelines.metrics.thresholds import choose, spelled
 from pipelines.models import backbones, passports
 from pipelines.models.backbones import Network
 from pipelines.models.device import choose_device
@@ -70,7 +70,7 @@ class TrainSummary:
     def describe(self) -> str:
         start = f"weights {self.weights}" if self.weights else "random weights"
         resumed = f", resumed after epoch {self.resumed_from_epoch}" if self.resumed_from_epoch else ""
-        thresholds = ", ".join(f"{escape(name)} {value:.3f}" for name, value in self.thresholds.items())
+        thresholds = ", ".join(f"{escape(name)} {spelled(value)}" for name, value in self.thresholds.items())
         return (
             f"[bold]{self.backbone}[/bold] from {start}, {STRATEGIES[self.strategy].describes} ({self.strategy})\n"
             f"{self.trainable:,} of {self.parameters:,} parameters learned, {self.images_per_second:,.0f} images/s\n"

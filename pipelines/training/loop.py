@@ -176,7 +176,7 @@ def _judge(training: _Training, position: _Position, train_loss: float, rate: fl
 
 
 def _validate(training: _Training) -> tuple[float, float]:
-    """Loss and macro AUROC on the validation part."""
+    """Loss, and macro AUROC of the probabilities that the network would give as it is, on the validation part."""
     training.module.eval()
     logits, labels = [], []
     with torch.inference_mode(), autocast(training.device, training.settings.precision):
@@ -184,7 +184,7 @@ def _validate(training: _Training) -> tuple[float, float]:
             logits.append(training.module(inputs).float())
             labels.append(known)
     everything, truth = torch.cat(logits), torch.cat(labels)
-    scores = probabilities(everything, exclusive=training.loss.exclusive)
+    scores = probabilities(training.loss.unweighted(everything), exclusive=training.loss.exclusive)
     auroc = macro_auroc(truth.cpu().numpy(), scores.cpu().numpy())
     loss = float(training.loss(everything, truth))
     if np.isnan(auroc) or not np.isfinite(loss):

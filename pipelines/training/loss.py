@@ -35,6 +35,10 @@ class Loss:
         """
         return None if self.weights is None else self.weights.log()
 
+    def unweighted(self, logits: Tensor) -> Tensor:
+        """The logits (images, outputs) without `shift`; classes of a softmax are ranked otherwise with it."""
+        return logits if self.shift is None else logits - self.shift.to(logits)
+
     def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Mean loss over what is known, in fp32; 0 where nothing is.
 

@@ -13,6 +13,7 @@ from pipelines.errors import RefusedFileError
 from pipelines.records import Reason
 
 TEXT = CANARY.encode()
+ANY = bytes(range(256))
 STORED = gradient(40, 32)
 JPEG, JPEG_LS, J2K = (frame(STORED, syntax) for syntax in (JPEGBaseline8Bit, JPEGLSLossless, JPEG2000Lossless))
 
@@ -105,13 +106,19 @@ def test_the_codestream_is_taken_out_of_jp2_boxes() -> None:
 def test_run_length_segments_are_cut_where_the_image_ends() -> None:
     stored = gradient(20, 15, bits=12)
     packed = run_length(stored)
-    assert clean_rle(packed + TEXT, pixels=300, planes=2) == packed
+    assert clean_rle(packed + TEXT, pixels=300, tables=(ANY, ANY)) == packed
+
+
+def test_a_run_that_goes_past_the_last_pixel_is_cut() -> None:
+    header = np.array([1, 64] + [0] * 14, "<u4").tobytes()
+    packed = header + bytes([0xFF, 7, 1 + len(TEXT)]) + b"ab" + TEXT
+    assert clean_rle(packed, pixels=4, tables=(ANY,)) == header + bytes([0xFF, 7, 1]) + b"ab\0"
 
 
 def test_unused_offsets_of_a_run_length_header_are_zeroed() -> None:
     packed = run_length(STORED)
     planted = packed[:20] + TEXT + packed[20 + len(TEXT) :]
-    assert clean_rle(planted, pixels=STORED.size, planes=1) == packed
+    assert clean_rle(planted, pixels=STORED.size, tables=(ANY,)) == packed
 
 
 @pytest.mark.parametrize("kept", [0.3, 0.6, 0.95])
@@ -121,7 +128,7 @@ def test_a_codestream_that_ends_early_is_truncated(kept: float) -> None:
             clean(stream[: int(len(stream) * kept)])
         assert caught.value.reason is Reason.TRUNCATED
     with pytest.raises(RefusedFileError, match="truncated"):
-        clean_rle(run_length(STORED)[: int(STORED.size * kept)], pixels=STORED.size, planes=1)
+        clean_rle(run_length(STORED)[: int(STORED.size * kept)], pixels=STORED.size, tables=(ANY,))
 
 
 @pytest.mark.parametrize("garbage", [b"", b"no image", b"\xff\xd8text", b"\xff\x4ftext", b"\xff\xd8\xff\xe0\0\1text"])
@@ -134,4 +141,4 @@ def test_what_is_no_codestream_is_refused(garbage: bytes) -> None:
 
 def test_a_run_length_header_that_does_not_fit_the_image_is_refused() -> None:
     with pytest.raises(RefusedFileError, match="2 segments expected"):
-        clean_rle(run_length(STORED), pixels=STORED.size, planes=2)
+        clean_rle(run_length(STORED), pixels=STORED.size, tables=(ANY, ANY))

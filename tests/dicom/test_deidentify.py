@@ -235,6 +235,11 @@ def test_dates_of_a_patient_move_together() -> None:
     assert first.StudyDate not in ("20190301", other.StudyDate)
 
 
+@pytest.mark.parametrize("placeholder", ["00010101", "18991230", "19000101", "19700101", "19800101", "20000101", "99991231"])
+def test_a_placeholder_does_not_give_away_by_how_much_the_dates_were_moved(placeholder: str) -> None:
+    assert "AcquisitionDate" not in reread(AcquisitionDate=placeholder)
+
+
 @pytest.mark.parametrize("written", ["20191341", "SMITH", "2019", "00000000", "19000101-20200101"])
 def test_what_is_no_date_goes(written: str) -> None:
     with warnings.catch_warnings():
@@ -361,6 +366,8 @@ def test_a_clean_file_gives_its_row_and_key_again() -> None:
         ({"Modality": None}, Reason.MODALITY),
         ({"BurnedInAnnotation": "YES"}, Reason.BURNED_IN),
         ({"BurnedInAnnotation": "yes"}, Reason.BURNED_IN),
+        ({"BurnedInAnnotation": "Y"}, Reason.BURNED_IN),
+        ({"BurnedInAnnotation": ["NO", "YES"]}, Reason.BURNED_IN),
     ],
 )
 def test_a_file_that_must_not_come_in_is_refused(attributes: dict[str, Any], reason: Reason) -> None:

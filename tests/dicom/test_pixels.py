@@ -74,9 +74,20 @@ def test_bits_that_store_no_pixel_are_cleared() -> None:
     assert pixels_of(native(overlaid, BitsStored=12, HighBit=11)).image == stored.tobytes()
 
 
-def test_the_sign_of_signed_pixels_is_kept() -> None:
+def test_bits_above_signed_pixels_repeat_their_sign() -> None:
     stored = np.array([[-5, 7], [-2048, 2047]], np.int16)
-    assert pixels_of(native(stored, BitsStored=12, HighBit=11, PixelRepresentation=1)).image == stored.tobytes()
+    for written in (stored, stored ^ np.int16(0x4000), stored & np.int16(0x0FFF)):
+        assert pixels_of(native(written, BitsStored=12, HighBit=11, PixelRepresentation=1)).image == stored.tobytes()
+
+
+@pytest.mark.parametrize(("high_bit", "signed"), [(11, 0), (15, 0), (11, 1)])
+def test_bits_that_store_no_pixel_are_cleared_in_run_lengths_too(high_bit: int, signed: int) -> None:
+    unsigned = gradient(bits=12) << (high_bit - 11)
+    stored = (unsigned << 4).view(np.int16) >> 4 if signed else unsigned
+    overlaid = unsigned | np.uint16(0x000A if high_bit == 15 else 0xA000)
+    attributes = {"BitsStored": 12, "HighBit": high_bit, "PixelRepresentation": signed}
+    dataset = with_pixels(header(**attributes), overlaid, RLELossless)
+    assert pixels_of(file_bytes(dataset, RLELossless)).image == frame(stored, RLELossless)
 
 
 def test_pixels_stored_in_the_high_bits_stay_there() -> None:

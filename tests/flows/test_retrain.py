@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prefect.client.orchestration import get_client
+from pydantic import SecretStr
 
 from flows import ingest as ingesting
 from flows import retrain as retraining
@@ -62,10 +64,18 @@ def test_there_is_one_task_for_each_stage_of_dvc_yaml() -> None:
 
 
 def test_the_whole_job_runs_in_order(paths: Paths, calls: list[str], tmp_path: Path) -> None:
-    summary = retraining.retrain(str(paths.workspace), str(tmp_path), str(tmp_path / "labels.csv"))
+    summary = retraining.retrain(str(paths.workspace), SecretStr(str(tmp_path)), SecretStr(str(tmp_path / "labels.csv")))
     assert calls == ["ingest", "version", *ORDER, "commit", "register"]
     assert summary.trained
     assert summary.passed
+
+
+def test_prefect_does_not_record_where_the_radiographs_came_from(paths: Paths, calls: list[str], tmp_path: Path) -> None:
+    retraining.retrain(str(paths.workspace), SecretStr(str(tmp_path / "DOE^JANE")), SecretStr(str(tmp_path / "doe.csv")))
+    with get_client(sync_client=True) as client:
+        runs = client.read_flow_runs()
+    recorded = [run.parameters for run in runs if run.parameters.get("workspace") == str(paths.workspace)]
+    assert recorded == [{"workspace": str(paths.workspace), "source": "**********", "labels": "**********"}]
 
 
 def test_without_a_source_nothing_is_ingested(paths: Paths, calls: list[str]) -> None:
@@ -144,7 +154,7 @@ def test_ingest_is_retried_where_that_can_help(
     monkeypatch.setattr(actions, "ingest_source", fail)
     monkeypatch.setattr(ingesting.ingest_source, "retry_delay_seconds", 0)
     with pytest.raises(type(error), match=str(error)):
-        ingesting.ingest(str(paths.workspace), str(tmp_path))
+        ingesting.ingest(str(paths.workspace), SecretStr(str(tmp_path)))
     assert len(seen) == tries
 
 
@@ -157,5 +167,5 @@ def test_the_text_of_an_unforeseen_error_reaches_no_log(
     monkeypatch.setattr(actions, "ingest_source", quote)
     monkeypatch.setattr(ingesting.ingest_source, "retries", 0)
     with pytest.raises(Exception, match="its text is withheld"):
-        ingesting.ingest(str(paths.workspace), str(tmp_path))
+        ingesting.ingest(str(paths.workspace), SecretStr(str(tmp_path)))
     assert "DOE" not in caplog.text

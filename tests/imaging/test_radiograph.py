@@ -137,6 +137,14 @@ def test_the_array_spans_the_grey_levels_of_its_depth(depth: str, most: int, mak
     assert prepared.window == "window"
 
 
+def test_a_monochrome1_file_is_turned_over_once(scene: Make, make_dataset: Make) -> None:
+    """LINEAR is symmetric about c - 0.5 = 2047.5, the middle of 12 bits, so the mirrored image has the same window."""
+    window = {"WindowCenter": 2048, "WindowWidth": 4096}
+    plain = prepare(make_dataset(scene(12), 12, **window), RECIPE).array
+    turned = make_dataset((4095 - scene(12)).astype(np.uint16), 12, PhotometricInterpretation="MONOCHROME1", **window)
+    np.testing.assert_allclose(prepare(turned, RECIPE).array, plain.astype(int), atol=1)  # 1 - x may round the other way
+
+
 def test_what_is_recorded_are_columns_of_the_index() -> None:
     recorded = {field.name for field in fields(Prepared)} - {"array"}
     assert recorded == set(INDEX) - set(MANIFEST) - {"shard", "row", "left_out"}

@@ -30,6 +30,11 @@ def test_the_operating_point_worked_by_hand(name: str) -> None:
     assert (found.positives, found.negatives, found.threshold) == (4, 6, 0.5)
 
 
+def test_a_score_at_the_threshold_counts_as_positive() -> None:
+    found = judged(LABELS[:, None], SCORES[:, None], threshold=0.7).outputs[0]
+    assert found.metrics["sensitivity"].value == pytest.approx(3 / 4)
+
+
 def test_the_operating_point_agrees_with_scikit_learn() -> None:
     generator = np.random.default_rng(0)
     labels, scores = generator.integers(0, 2, 80).astype(float), generator.random(80)

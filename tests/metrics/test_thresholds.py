@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import roc_curve
 
 from pipelines.errors import TrainingError
-from pipelines.metrics.thresholds import choose
+from pipelines.metrics.thresholds import choose, spelled
 
 # negatives 0.1 0.3 0.5 0.7, positives 0.4 0.6 0.8 0.9
 LABELS = np.array([0, 0, 0, 0, 1, 1, 1, 1])
@@ -69,6 +69,23 @@ def test_unknown_labels_do_not_move_the_threshold() -> None:
 def test_one_class_alone_is_refused_with_the_remedy() -> None:
     with pytest.raises(TrainingError, match=r"got 2 with and 0 without; change split\.seed"):
         choose(np.array([1, 1, np.nan]), np.array([0.1, 0.2, 0.3]), "youden", 0)
+
+
+@pytest.mark.parametrize(
+    ("probability", "text"),
+    [
+        (0.5, "0.500"),
+        (0.05, "0.050"),
+        (0.0123, "0.012"),
+        (0.000312, "0.00031"),
+        (0.99982, "0.99982"),
+        (3.2e-9, "3.2e-09"),
+        (0.0, "0.000"),
+        (1.0, "1.000"),
+    ],
+)
+def test_a_probability_near_0_or_1_never_reads_as_0_or_1(probability: float, text: str) -> None:
+    assert spelled(probability) == text
 
 
 def test_an_unknown_rule_is_refused() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict
 from pathlib import Path
 
@@ -116,6 +117,13 @@ def test_curves_have_the_columns_that_dvc_plots(evaluated: dict, name: str, colu
     assert table[columns].ge(0).all(axis=None)
     assert table[columns].le(1).all(axis=None)
     assert list(dict.fromkeys(table["output"])) == OUTPUTS["multilabel"]
+
+
+def test_subgroups_count_patients_apart_from_images(evaluated: dict) -> None:
+    """Two images of each patient; ten patients, of whom every other one is a woman."""
+    _, paths, _ = evaluated["binary"]
+    cells = r'<th scope="row">(female|male)</th><td class="num">(\d+)</td><td class="num">(\d+)</td>'
+    assert re.findall(cells, paths.packet.read_text()) == [("female", "10", "5"), ("male", "10", "5")]
 
 
 def test_running_twice_gives_the_same_bytes(evaluated: dict) -> None:

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -82,12 +83,16 @@ def paths(template: Path, tmp_path: Path) -> Paths:
 def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> passports.Found:
     """A pretrained tiny network, known by the name `tiny`, in a weights folder of the test's own."""
     monkeypatch.setenv("RADTRANSFER_WEIGHTS", str(tmp_path / "weights"))
-    torch.manual_seed(4)
+    return save_tiny(tmp_path / "weights", seed=4)
+
+
+def save_tiny(folder: Path, seed: int) -> passports.Found:
+    torch.manual_seed(seed)
     half = Normalisation((0.4, 0.4, 0.4), (0.2, 0.2, 0.2))
     network = backbones.build("resnet10", outputs=1, dropout=0.0, normalisation=half)
     return passports.save_backbone(
         network,
-        tmp_path / "weights" / "tiny.safetensors",
+        folder / "tiny.safetensors",
         name="tiny",
         source="test",
         licence="Apache-2.0",
@@ -191,7 +196,24 @@ def test_the_history_has_one_line_per_epoch_and_no_clock(paths: Paths) -> None:
     assert history["epoch"].tolist() == [1, 2, 3]
 
 
-def test_a_changed_label_trains_anew_after_an_interruption(paths: Paths) -> None:
+def another_label(paths: Paths) -> None:
+    labels = pd.read_parquet(paths.labels)
+    labels.loc[1, "left"] = 1 - labels.loc[1, "left"]
+    files.write_table(paths.labels, labels)
+
+
+def another_split(paths: Paths) -> None:
+    split = pd.read_parquet(paths.split).sort_values("image")
+    split["part"] = split["part"].to_numpy()[::-1]
+    files.write_table(paths.split, split)
+
+
+def other_weights(paths: Paths) -> None:
+    save_tiny(paths.workspace.parent / "weights", seed=5)
+
+
+@pytest.mark.parametrize("change", [another_label, another_split, other_weights])
+def test_what_changed_trains_anew_after_an_interruption(change: Callable[[Paths], None], paths: Paths) -> None:
     class Stopped(Silence):
         notes: list[str] = []  # noqa: RUF012 one for the class is enough here
 
@@ -206,9 +228,7 @@ def test_a_changed_label_trains_anew_after_an_interruption(paths: Paths) -> None
     with pytest.raises(KeyboardInterrupt):
         train.run(config(), paths, listener)
     assert (paths.checkpoint / "training.safetensors").is_file()
-    labels = pd.read_parquet(paths.labels)
-    labels.loc[1, "left"] = 1 - labels.loc[1, "left"]
-    files.write_table(paths.labels, labels)
+    change(paths)
     summary = train.run(config(), paths, listener)
     assert summary.resumed_from_epoch is None
     assert "discarded" in listener.notes[0]

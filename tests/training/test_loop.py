@@ -15,13 +15,15 @@ from torch import Tensor
 
 from pipelines.config import TrainSection
 from pipelines.errors import TrainingError
+from pipelines.metrics.discrimination import macro_auroc
 from pipelines.models.backbones import Network
 from pipelines.records import Task
-from pipelines.training.batches import Examples
+from pipelines.training.batches import Examples, in_order
 from pipelines.training.checkpoint import Checkpoint
 from pipelines.training.learn import learn
 from pipelines.training.listener import Silence
 from pipelines.training.loop import Fitted, autocast, deterministic
+from pipelines.training.loss import probabilities
 from pipelines.transfer.batch_norm import batch_norms
 from pipelines.transfer.strategies import STRATEGIES, learning_rates, plan
 
@@ -236,6 +238,22 @@ def test_what_class_weighting_adds_to_the_logits_is_taken_back(
     difference = state(net)["head.linear.bias"] - state(shifted)["head.linear.bias"]
     assert difference.item() == pytest.approx(math.log(3), abs=1e-6)
     assert torch.equal(state(net)["head.linear.weight"], state(shifted)["head.linear.weight"])
+
+
+def test_the_validation_auroc_is_that_of_the_model_as_it_answers(
+    network: Make, settings: Make, examples: Callable[..., Examples]
+) -> None:
+    """Class weighting shifts the logits of rare classes, which ranks images otherwise under a softmax of three."""
+    labels = np.eye(3, dtype=np.float32)[[0] * 9 + [1] * 5 + [2] * 2]
+    part, net, asked = examples(labels), network(outputs=3), settings("full", epochs=1)
+    task = Task("multiclass", ("t",), ("x", "y", "z"))
+    fitted = learn(net, plan(net, asked.strategy), task, part, part, asked, Silence())
+    net.eval()
+    with torch.inference_mode():
+        answers = probabilities(
+            torch.cat([net(images) for images in part.images(in_order(16, 8), torch.device("cpu"))]), exclusive=True
+        )
+    assert fitted.validation_auroc == pytest.approx(macro_auroc(labels, answers.numpy()))
 
 
 def test_images_with_unknown_labels_change_nothing(
