@@ -1,7 +1,7 @@
 """The command line: it parses, then calls a stage; heavy imports wait until a command needs them.
 
-Every command ends with 0 (done), 1 (the work failed, or a gate said no) or 2 (wrong usage or configuration). Results go to
-standard output, as text or with `--json` as one JSON object; progress and errors go to standard error.
+Every command ends with 0 (done), 1 (the work failed, or a gate said no), 2 (wrong usage or configuration) or 130 (Ctrl-C).
+Results go to standard output, as text or with `--json` as one JSON object; progress and errors go to standard error.
 """
 
 from __future__ import annotations

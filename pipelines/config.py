@@ -39,6 +39,9 @@ class TaskSection(Section):
             raise ValueError("classes for a multiclass task, and only there")
         if self.kind == "multiclass" and len(self.classes) < 2:
             raise ValueError("at least two classes")
+        for names in (self.targets, self.classes):
+            if len(set(names)) < len(names):
+                raise ValueError("every target and every class once")
         return self
 
     def declared(self) -> Task:

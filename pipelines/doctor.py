@@ -157,10 +157,10 @@ def _weights(paths: Paths, settings: list[str]) -> Iterator[Finding]:
 
 
 def _mlflow(paths: Paths) -> Iterator[Finding]:
-    from pipelines import tracking
+    from pipelines import tracking, tracking_store
 
     trouble = tracking.reachable(paths)
-    yield Finding("MLflow", "missing" if trouble else "ok", trouble or f"reachable: {tracking.public_uri(paths)}")
+    yield Finding("MLflow", "missing" if trouble else "ok", trouble or f"reachable: {tracking_store.public_uri(paths)}")
 
 
 def _prefect() -> Iterator[Finding]:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines import children, tracking
+from pipelines import children, tracking_store
 from pipelines.errors import ConfigurationError, ServiceError
 from pipelines.paths import Paths
 
@@ -107,7 +107,7 @@ def serve(paths: Paths, mlflow_port: int, prefect_port: int, started: Callable[[
     """
     for name, port in (("--mlflow-port", mlflow_port), ("--prefect-port", prefect_port)):
         _require_free(name, port)
-    command, settings = tracking.ui_command(paths, mlflow_port), tracking.ui_environment(paths)
+    command, settings = tracking_store.ui_command(paths, mlflow_port), tracking_store.ui_environment(paths)
     with (
         _server(command, settings, mlflow_port, paths.mlflow / "ui.log") as mlflow,
         _prefect_server(paths, prefect_port, paths.prefect / "ui.log") as prefect,

@@ -12,10 +12,8 @@ import math
 import os
 import re
 import shutil
-import sys
 import tempfile
 import time
-import urllib.parse
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -37,7 +35,7 @@ from mlflow.telemetry import set_telemetry_client
 from mlflow.types.schema import AnyType, ColSpec, Schema, TensorSpec
 from sqlalchemy.exc import SQLAlchemyError
 
-from pipelines import files
+from pipelines import files, tracking_store
 from pipelines.errors import ServiceError
 from pipelines.paths import Paths
 from pipelines.records import Task, probability_column
@@ -147,31 +145,9 @@ class RadiographModel(PythonModel):
         return self._model.predict([_source(item) for item in _flat(model_input.iloc[:, 0])])
 
 
-def local_uri(paths: Paths) -> str:
-    """The workspace's own store: a SQLite file."""
-    return f"sqlite:///{paths.mlflow.resolve() / 'mlflow.db'}"
-
-
-def tracking_uri(paths: Paths) -> str:
-    """The server of MLFLOW_TRACKING_URI if set, else the workspace's own store; may hold credentials."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or local_uri(paths)
-
-
-def public_uri(paths: Paths) -> str:
-    """`tracking_uri` as it may be shown: without user, password and query."""
-    return _without_credentials(tracking_uri(paths))
-
-
-def version_link(paths: Paths, model: str, number: str, port: int = 5000) -> str:
-    """The page of a model version: at the server, or for the workspace's own store where `radtransfer ui` shows it."""
-    uri = public_uri(paths)
-    base = uri.rstrip("/") if uri.startswith(("http://", "https://")) else f"http://127.0.0.1:{port}"
-    return f"{base}/#/models/{urllib.parse.quote(model)}/versions/{number}"
-
-
 def reachable(paths: Paths) -> str | None:
     """What is wrong with the tracking store, or None where it answers; the local store is not made by asking."""
-    if _absent(paths):
+    if tracking_store.absent(paths):
         return None
     try:
         with _speaking(paths) as client:
@@ -181,32 +157,13 @@ def reachable(paths: Paths) -> str | None:
     return None
 
 
-def ui_command(paths: Paths, port: int) -> list[str]:
-    """The command that serves the MLflow UI of the workspace's own store on 127.0.0.1."""
-    return [
-        sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
-        "--backend-store-uri", local_uri(paths), "--default-artifact-root", _artifacts(paths),
-    ]  # fmt: skip
-
-
-def ui_environment(paths: Paths) -> dict[str, str]:
-    """Settings for `ui_command`: no telemetry, no helper processes, and the store that it serves."""
-    return {
-        "MLFLOW_TRACKING_URI": local_uri(paths),
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "DO_NOT_TRACK": "true",
-        "GIT_PYTHON_REFRESH": "quiet",
-    }
-
-
 def find(paths: Paths, model: str, tags: Mapping[str, str]) -> Version | None:
     """The newest version of `model` that carries all of `tags`, or None; makes no store where there is none.
 
     Raises:
         ServiceError: MLflow does not answer, or refuses.
     """
-    if _absent(paths):
+    if tracking_store.absent(paths):
         return None
     wanted = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
     with _speaking(paths) as client:
@@ -218,7 +175,7 @@ def find(paths: Paths, model: str, tags: Mapping[str, str]) -> Version | None:
 
 def by_alias(paths: Paths, model: str, alias: str) -> Version | None:
     """The version of `model` that carries an alias, or None; errors as for `find`."""
-    if _absent(paths):
+    if tracking_store.absent(paths):
         return None
     with _speaking(paths) as client:
         try:
@@ -245,7 +202,8 @@ def fetched(paths: Paths, version: Version) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="radtransfer-") as scratch:
         with _speaking(paths) as client:
             where = client.get_model_version_download_uri(version.model, version.number)
-            mlflow.artifacts.download_artifacts(f"{where}/artifacts/model", dst_path=scratch, tracking_uri=tracking_uri(paths))
+            uri = tracking_store.tracking_uri(paths)
+            mlflow.artifacts.download_artifacts(f"{where}/artifacts/model", dst_path=scratch, tracking_uri=uri)
         folder = Path(scratch) / "model"
         expected, actual = version.tags.get(MODEL_HASH), files.sha256(folder / "model.safetensors")
         if actual != expected:
@@ -384,8 +342,8 @@ def _source(item: Any) -> Path | bytes:
 def _experiment(client: MlflowClient, paths: Paths, name: str) -> str:
     known = client.get_experiment_by_name(name)
     if known is None:
-        local = tracking_uri(paths) == local_uri(paths)
-        made: str = client.create_experiment(name, _artifacts(paths) if local else None, tags=_CLASSIC)
+        local = tracking_store.tracking_uri(paths) == tracking_store.local_uri(paths)
+        made: str = client.create_experiment(name, tracking_store.artifacts(paths) if local else None, tags=_CLASSIC)
         return made
     if known.lifecycle_stage != "active":
         raise ServiceError(f"MLflow experiment {name!r} was deleted; restore it there, or name another (register.experiment)")
@@ -418,25 +376,9 @@ def _shortened(value: Any) -> str:
     return text if len(text) <= LONGEST_PARAMETER else text[: LONGEST_PARAMETER - len(more)] + more
 
 
-def _database(paths: Paths) -> Path:
-    return paths.mlflow / "mlflow.db"
-
-
-def _artifacts(paths: Paths) -> str:
-    return (paths.mlflow.resolve() / "artifacts").as_uri()
-
-
-def _absent(paths: Paths) -> bool:
-    return tracking_uri(paths) == local_uri(paths) and not _database(paths).is_file()
-
-
-def _without_credentials(uri: str) -> str:
-    return re.sub(r"//[^/@\s]*@", "//", uri).partition("?")[0]
-
-
 def _plain(error: Exception) -> str:
     """The first line of an error without credentials."""
-    return _without_credentials(str(error).strip().split("\n")[0])[:300] or type(error).__name__
+    return tracking_store.without_credentials(str(error).strip().split("\n")[0])[:300] or type(error).__name__
 
 
 @contextmanager
@@ -455,7 +397,7 @@ def _speaking(paths: Paths) -> Iterator[MlflowClient]:
         # by default a server that is down is asked for minutes
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": os.environ.get("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2"),
     }
-    uri, before = tracking_uri(paths), {name: os.environ.get(name) for name in (*settings, "MLFLOW_TRACKING_URI")}
+    uri, before = tracking_store.tracking_uri(paths), {name: os.environ.get(name) for name in (*settings, "MLFLOW_TRACKING_URI")}
     logger = logging.getLogger("mlflow")
     level = logger.level
     logger.setLevel(logging.WARNING)
@@ -466,7 +408,7 @@ def _speaking(paths: Paths) -> Iterator[MlflowClient]:
     try:
         yield MlflowClient(tracking_uri=uri)
     except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
-        raise ServiceError(f"MLflow at {public_uri(paths)}: {_plain(error)}") from error
+        raise ServiceError(f"MLflow at {tracking_store.public_uri(paths)}: {_plain(error)}") from error
     finally:
         mlflow.set_tracking_uri(None)  # type: ignore[arg-type]
         for name, value in before.items():

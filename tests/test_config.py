@@ -46,6 +46,7 @@ def test_every_stage_has_its_section() -> None:
         ("train: {strategy: {decay: 3.0}}", r"train.strategy.decay: input should be less than or equal to 1, got 3.0"),
         ("train: {epochs: many}", r"train.epochs: input should be a valid integer.*got 'many'"),
         ("split: {validation: 0.6, test: 0.5}", r"split: expected validation > 0, test > 0 and validation \+ test < 1"),
+        ("task: {kind: multilabel, targets: [effusion, effusion]}", r"task: expected every target and every class once"),
         ("task: {kind: multiclass, targets: [etiology]}", r"task: expected classes for a multiclass task, and only there"),
         ("task: {targets: [a, b]}", r"task: expected one target for a binary task, got 2; set kind: multilabel"),
         ("prepare: {percentiles: [99, 1]}", r"prepare: expected percentiles: .*low < high"),

@@ -19,7 +19,7 @@ LAYERS = (
     ("models", "imaging", "dicom", "metrics", "labels"),
     ("phantom",),
     ("inference", "transfer", "training", "quality", "gates", "versioning"),
-    ("packet", "model_card", "tracking"),
+    ("packet", "model_card", "tracking_store", "tracking"),
     ("stages",),
     ("workspace", "services", "doctor", "actions", "demo"),
     ("__main__",),

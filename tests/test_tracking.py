@@ -22,7 +22,7 @@ import pytest
 import trained_workspace
 from mlflow import MlflowClient
 
-from pipelines import tracking
+from pipelines import tracking, tracking_store
 from pipelines.config import Config
 from pipelines.errors import ServiceError
 from pipelines.paths import Paths
@@ -40,7 +40,7 @@ class Registered:
 
     @property
     def client(self) -> MlflowClient:
-        return MlflowClient(tracking_uri=tracking.local_uri(self.paths))
+        return MlflowClient(tracking_uri=tracking_store.local_uri(self.paths))
 
     @property
     def version(self) -> tracking.Version:
@@ -228,8 +228,8 @@ def test_a_server_that_is_down_is_said_to_be_down_without_its_password(tmp_path:
 )
 def test_an_address_is_shown_without_credentials(uri: str, shown: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    assert tracking.tracking_uri(Paths(tmp_path)) == uri
-    assert tracking.public_uri(Paths(tmp_path)) == shown
+    assert tracking_store.tracking_uri(Paths(tmp_path)) == uri
+    assert tracking_store.public_uri(Paths(tmp_path)) == shown
 
 
 def test_a_parameter_that_is_too_long_is_cut_and_says_so() -> None:
@@ -253,9 +253,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path
     with closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    environment = {**os.environ, **tracking.ui_environment(paths)}
+    environment = {**os.environ, **tracking_store.ui_environment(paths)}
     with (paths.workspace / "log").open("w") as log:
-        process = subprocess.Popen(tracking.ui_command(paths, port), env=environment, stdout=log, stderr=log, cwd=paths.workspace)
+        command = tracking_store.ui_command(paths, port)
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=paths.workspace)
     try:
         _wait_for(f"http://127.0.0.1:{port}/health", process, paths.workspace / "log")
         yield f"http://someone:secret@127.0.0.1:{port}", paths

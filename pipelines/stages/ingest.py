@@ -178,9 +178,12 @@ def _configured(value: str | None, paths: Paths) -> Path | None:
 
 
 def _check_quarantine(paths: Paths) -> None:
-    if paths.quarantine.resolve().is_relative_to(paths.workspace.resolve()):
+    workspace = paths.workspace.resolve()
+    repository = next((folder for folder in (workspace, *workspace.parents) if (folder / ".git").exists()), workspace)
+    if paths.quarantine.resolve().is_relative_to(repository):
         raise ConfigurationError(
-            "RADTRANSFER_QUARANTINE: expected a folder outside the workspace, got one within it; what is set aside is identified"
+            "RADTRANSFER_QUARANTINE: expected a folder outside the workspace and its git repository, got one within; "
+            "what is set aside is identified"
         )
 
 

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipelines import __version__, files, gates, model_card, tracking, versioning
+from pipelines import __version__, files, gates, model_card, tracking, tracking_store, versioning
 from pipelines.config import Config, load_policy, render
 from pipelines.errors import MissingInputError
 from pipelines.gates import Evidence, Verdict
@@ -114,8 +114,8 @@ def run(config: Config, paths: Paths) -> RegisterSummary:
         status=version.status,
         aliases=version.aliases,
         already=known is not None,
-        tracking_uri=tracking.public_uri(paths),
-        link=tracking.version_link(paths, name, version.number),
+        tracking_uri=tracking_store.public_uri(paths),
+        link=tracking_store.version_link(paths, name, version.number),
     )
 
 

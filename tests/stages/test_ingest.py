@@ -339,8 +339,12 @@ def test_without_a_key_nothing_is_written(paths: Paths, source: Path, monkeypatc
     assert not list(paths.workspace.iterdir())
 
 
-def test_a_quarantine_within_the_workspace_is_refused(paths: Paths, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RADTRANSFER_QUARANTINE", str(paths.workspace / "q"))
+@pytest.mark.parametrize("place", ["q", "../q"])
+def test_a_quarantine_within_the_repository_is_refused(
+    place: str, paths: Paths, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (paths.workspace.parent / ".git").mkdir()
+    monkeypatch.setenv("RADTRANSFER_QUARANTINE", str(paths.workspace / place))
     with pytest.raises(ConfigurationError, match="RADTRANSFER_QUARANTINE: expected a folder outside the workspace"):
         run(paths, source)
 

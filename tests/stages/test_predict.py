@@ -9,7 +9,7 @@ import pytest
 import trained_workspace
 from mlflow import MlflowClient
 
-from pipelines import tracking
+from pipelines import tracking_store
 from pipelines.config import Config
 from pipelines.errors import MissingInputError, SourceError
 from pipelines.paths import Paths
@@ -33,7 +33,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 @pytest.fixture
 def champion(workspace: Workspace) -> object:
     """Version 1, promoted as a person does it in the MLflow UI."""
-    client = MlflowClient(tracking_uri=tracking.local_uri(workspace[1]))
+    client = MlflowClient(tracking_uri=tracking_store.local_uri(workspace[1]))
     client.set_registered_model_alias("chest-opacity", "champion", "1")
     yield
     client.delete_registered_model_alias("chest-opacity", "champion")
@@ -85,7 +85,8 @@ def test_a_model_that_is_not_registered_says_so_and_makes_no_store(radiographs: 
 
 def test_a_rejected_model_says_so(workspace: Workspace, radiographs: Path) -> None:
     config, paths = workspace
-    MlflowClient(tracking_uri=tracking.local_uri(paths)).set_model_version_tag("chest-opacity", "1", "review.status", "rejected")
+    client = MlflowClient(tracking_uri=tracking_store.local_uri(paths))
+    client.set_model_version_tag("chest-opacity", "1", "review.status", "rejected")
     trained_workspace.write_model(paths.model, seed=1)
     try:
         assert "version 1 (review.status rejected; there is no champion)" in predict.run(config, paths, [radiographs]).answered_by

@@ -11,7 +11,7 @@ import pytest
 import trained_workspace
 from mlflow import MlflowClient
 
-from pipelines import __version__, config, model_card, tracking, versioning
+from pipelines import __version__, config, model_card, tracking, tracking_store, versioning
 from pipelines.config import Config, Policy
 from pipelines.errors import ConfigurationError, MissingInputError
 from pipelines.paths import Paths
@@ -29,7 +29,7 @@ def registered(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 
 def client(paths: Paths) -> MlflowClient:
-    return MlflowClient(tracking_uri=tracking.local_uri(paths))
+    return MlflowClient(tracking_uri=tracking_store.local_uri(paths))
 
 
 def tags(paths: Paths, summary: RegisterSummary) -> dict[str, str]:
