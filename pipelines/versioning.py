@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -53,6 +54,8 @@ def call(folder: Path, *command: str) -> str:
         raise ServiceError(f"{command[0]}: expected on PATH, found nothing; install it") from error
     if done.returncode:
         words = (done.stderr.strip() or done.stdout.strip())[-800:]
+        if busy := re.search(r"is busy, .*?\(PID (\d+)\)", words, re.DOTALL):
+            raise ServiceError(f"the workspace is in use by process {busy[1]}; try again when that has ended")
         raise ServiceError(f"`{' '.join(command[:3])}` ended with {done.returncode} in the workspace: {words}")
     return done.stdout
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -146,3 +147,15 @@ def test_what_dvc_has_to_say_itself_is_told(tmp_path: Path) -> None:
         versioning.is_current(paths)
     with pytest.raises(ServiceError, match="validation failed"):
         versioning.reproduce(paths, "prepare")
+
+
+def test_a_workspace_in_use_says_by_whom(made: Paths) -> None:
+    lock = made.workspace / ".dvc" / "tmp" / "rwlock"
+    lock.parent.mkdir(exist_ok=True)
+    taken = {str(made.workspace / "params.yaml"): {"pid": os.getpid(), "cmd": "dvc repro"}}
+    lock.write_text(json.dumps({"write": taken, "read": {}}))
+    try:
+        with pytest.raises(ServiceError, match=rf"in use by process {os.getpid()}; try again when that has ended"):
+            versioning.is_current(made)
+    finally:
+        lock.unlink()
