@@ -164,9 +164,8 @@ def identity(strategy: str, size: int) -> str:
     """Of what decides a result, the code and the seed left out: rows of another identity are not counted."""
     settings = settings_for(strategy, size, 0).model_dump(mode="json")
     rates = {"learning_rate": STRATEGIES[strategy].learning_rate, "batch_norm": STRATEGIES[strategy].batch_norm}
-    return fingerprint(
-        {"settings": settings, "rates": rates, "recipe": RECIPE.to_dict(), "steps": STRATEGIES[strategy].least_steps}
-    )
+    recipe = {name: value for name, value in RECIPE.to_dict().items() if name in ("size", "depth", "percentiles")}
+    return fingerprint({"settings": settings, "rates": rates, "recipe": recipe, "steps": STRATEGIES[strategy].least_steps})
 
 
 def fingerprint(facts: dict[str, Any]) -> str:
@@ -207,7 +206,7 @@ def report(table: pd.DataFrame, threads: int) -> str:
         "scratch; every strategy with its default learning rates; patients are never in both parts.",
         "Epochs: "
         + ", ".join(f"{EPOCHS[size]} at {size}" for size in sizes)
-        + f"; batches of {BATCH[min(sizes)]} to {BATCH[max(sizes)]}; fp32, {threads} CPU threads.",
+        + f"; batches of {BATCH[min(sizes)]} to {BATCH[max(sizes)]}; fp32, {threads} CPU thread{'s' if threads > 1 else ''}.",
         "",
         "| strategy | " + " | ".join(f"N = {size}" for size in sizes) + " |",
         "|---" * (len(sizes) + 1) + "|",
