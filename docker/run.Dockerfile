@@ -14,12 +14,13 @@ RUN apt-get update \
     && apt-get install --yes --no-install-recommends git libgomp1 \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --create-home --uid 10001 radtransfer \
-    && install --directory --owner radtransfer /workspace /quarantine /weights /mlflow
+    && install --directory --owner radtransfer /workspace /quarantine /received /weights /mlflow
 COPY --from=build /opt/radtransfer /opt/radtransfer
 COPY --chmod=0555 docker/mlflow-server.sh /usr/local/bin/mlflow-server
 ENV PATH=/opt/radtransfer/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     RADTRANSFER_QUARANTINE=/quarantine \
+    RADTRANSFER_INBOX=/received \
     RADTRANSFER_WEIGHTS=/weights
 USER 10001
 WORKDIR /workspace

@@ -12,13 +12,14 @@ RUN apt-get update \
     && apt-get install --yes --no-install-recommends git libgomp1 \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --create-home --uid 10001 radtransfer \
-    && install --directory --owner radtransfer /workspace /quarantine /weights
+    && install --directory --owner radtransfer /workspace /quarantine /received /weights
 COPY --from=build /opt/radtransfer /opt/radtransfer
 ENV PATH=/opt/radtransfer/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility \
     RADTRANSFER_QUARANTINE=/quarantine \
+    RADTRANSFER_INBOX=/received \
     RADTRANSFER_WEIGHTS=/weights
 USER 10001
 WORKDIR /workspace

@@ -56,7 +56,7 @@ def retrain(workspace: str = ".", source: SecretStr | None = None, labels: Secre
     with discreet():
         paths = Paths(Path(workspace).resolve())
         settings = config.load(paths.params)
-    if source or settings.ingest.source:
+    if source or settings.ingest.has_source:
         version(str(paths.workspace), ingest_source(str(paths.workspace), source, labels))
     trained = _reproduce(paths)
     summary = register(str(paths.workspace))

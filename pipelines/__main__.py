@@ -74,19 +74,31 @@ def init(
 
 @app.command()
 def ingest(
-    source: Annotated[Path | None, typer.Argument(help="Folder of DICOM files (default: ingest.source).")] = None,
+    source: Annotated[Path | None, typer.Argument(help="Folder of DICOM files (default: by ingest.kind).")] = None,
     labels: Labels = None,
     workspace: Workspace = HERE,
     settings: Settings = NONE,
     as_json: AsJson = False,
 ) -> None:
-    """De-identify a folder of DICOM into data/ and version it. Settings given here are kept in params.yaml."""
+    """De-identify a folder, or what is new on a server, into data/ and version it. Settings are kept in params.yaml."""
     from pipelines import actions
 
     with ending(as_json):
         paths = opened(workspace, create=True)
         actions.keep(paths, settings)
         show(actions.ingest_and_version(paths, source, labels), as_json)
+
+
+@app.command()
+def receive(workspace: Workspace = HERE, settings: Settings = NONE, as_json: AsJson = False) -> None:
+    """Listen for a PACS that pushes (C-STORE) until stopped; `ingest` with ingest.kind=inbox takes in what came."""
+    from pipelines import console
+    from pipelines.stages import receive as reception
+
+    with ending(as_json):
+        paths = opened(workspace)
+        config = configuration(paths, settings)
+        show(reception.run(config, paths, lambda where: console.show(f"listening as {where}; stop with Ctrl-C")), as_json)
 
 
 @app.command()
@@ -138,7 +150,7 @@ def predict(
 
 @app.command()
 def run(
-    source: Annotated[Path | None, typer.Option("--source", help="Folder of DICOM files (default: ingest.source).")] = None,
+    source: Annotated[Path | None, typer.Option("--source", help="Folder of DICOM files (default: by ingest.kind).")] = None,
     labels: Labels = None,
     workspace: Workspace = HERE,
     settings: Settings = NONE,
@@ -211,6 +223,24 @@ def demo(
             return
         paths, cohort = demonstration.set_up(workspace, settings)
         summary = demonstration.closing(paths, cohort, _retrain(paths, cohort.folder, cohort.labels))
+        show(summary, as_json)
+    leave(summary.passed)
+
+
+@app.command()
+def deid_check(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="A folder of DICOM files, or one file.")],
+    names: Annotated[
+        bool, typer.Option("--names", help="Show the paths of files with findings; they may name patients.")
+    ] = False,
+    pixels: Annotated[bool, typer.Option(help="Read text in the images, too.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Look DICOM files over, ours or another tool's, for what de-identification should have taken out."""
+    from pipelines.stages import deid_check as examination
+
+    with ending(as_json):
+        summary = examination.run(path, names=names, pixels=pixels)
         show(summary, as_json)
     leave(summary.passed)
 

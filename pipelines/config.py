@@ -8,16 +8,33 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
+from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from pipelines.errors import ConfigurationError
 from pipelines.records import Task
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+def _day(value: Any) -> int:
+    """A date as YYYYMMDD; not as YAML writes dates, since DVC cannot read those."""
+    text = str(value)
+    try:
+        datetime.strptime(text if len(text) == 8 else "", "%Y%m%d")
+    except ValueError:
+        raise ValueError(f"a date as DICOM writes it, e.g. 20240131, got {text}") from None
+    return int(text)
+
+
+Day = Annotated[int, BeforeValidator(_day)]
+# PS3.5 6.2, AE: up to 16 characters of the default repertoire, no backslash, no leading or trailing blank
+AeTitle = Annotated[str, Field(pattern=r"^[!-\[\]-~]([ -\[\]-~]{0,14}[!-\[\]-~])?$")]
 
 
 class Section(BaseModel):
@@ -58,9 +75,93 @@ class TaskSection(Section):
         return Task(self.kind, self.targets, self.classes)
 
 
+class QuerySection(Section):
+    """what to ask a server for, besides `modalities`"""
+
+    body_parts: tuple[str, ...] = Field((), description="values of BodyPartExamined, e.g. [CHEST]; [] asks for all")
+    last_days: int | None = Field(None, ge=0, description="studies of the last so many days, for nightly runs; null: by date")
+    date_from: Day | None = Field(None, description="earliest StudyDate as DICOM writes it, e.g. 20240131; null has no limit")
+    date_to: Day | None = Field(None, description="latest StudyDate; null has no limit")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> QuerySection:
+        if self.last_days is not None and (self.date_from or self.date_to):
+            raise ValueError("last_days, or date_from and date_to, not both")
+        if self.date_from and self.date_to and self.date_from > self.date_to:
+            raise ValueError("date_from ≤ date_to")
+        return self
+
+
+class DicomwebSection(Section):
+    """a DICOMweb server; credentials: RADTRANSFER_DICOMWEB_TOKEN, or _USER and _PASSWORD"""
+
+    url: str | None = Field(None, description="where QIDO-RS and WADO-RS are, e.g. https://pacs.example.org/dicom-web")
+    page: int = Field(100, ge=1, le=10000, description="studies per answer")
+
+    @model_validator(mode="after")
+    def _plain(self) -> DicomwebSection:
+        if self.url is not None:
+            parts = urlsplit(self.url)
+            if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+                raise ValueError("url: an address such as https://pacs.example.org/dicom-web")
+            if parts.username or parts.password:
+                raise ValueError("url: no user or password; set them in the environment (RADTRANSFER_DICOMWEB_USER, _PASSWORD)")
+        return self
+
+
+class DimseSection(Section):
+    """a PACS"""
+
+    host: str | None = Field(None, min_length=1, description="its name or address")
+    port: int = Field(104, ge=1, le=65535, description="its DICOM port")
+    called_ae: AeTitle = Field("ANY-SCP", description="its AE title")
+    calling_ae: AeTitle = Field("RADTRANSFER", description="our AE title, as the PACS knows it")
+    retrieve: Literal["get", "move"] = Field("get", description="get (C-GET), or move (C-MOVE to `receive`, below)")
+    find_days: int = Field(1, ge=1, le=36600, description="days of studies per C-FIND, since archives cut long answers short")
+    tls: bool = Field(False, description="talk encrypted")
+
+
+class ReceiveSection(Section):
+    """our own DICOM port: `radtransfer receive`, and the destination of C-MOVE"""
+
+    host: str = Field("127.0.0.1", min_length=1, description="address to listen on; 0.0.0.0 lets other machines in")
+    port: int = Field(11112, ge=1, le=65535, description="port to listen on")
+    ae_title: AeTitle = Field("RADTRANSFER", description="our AE title")
+    calling_aes: tuple[AeTitle, ...] = Field((), description="AE titles that may send; [] takes from any")
+    tls: bool = Field(False, description="talk encrypted; with tls.ca, senders must show a certificate")
+
+
+class TlsSection(Section):
+    """PEM files"""
+
+    ca: str | None = Field(None, description="authority to trust; null takes the system's")
+    certificate: str | None = Field(None, description="our certificate, where one is asked for")
+    key: str | None = Field(None, description="its key, without a passphrase")
+
+
+class NetworkSection(Section):
+    """patience with servers"""
+
+    timeout_s: float = Field(60, gt=0, le=3600, description="longest wait for an answer, in seconds")
+    attempts: int = Field(4, ge=1, le=20, description="tries in all, where trouble may pass")
+    back_off_s: float = Field(1, ge=0, le=60, description="first pause between tries, in seconds; each next one is twice as long")
+
+
+class DeidentificationSection(Section):
+    """options of the Basic Profile (PS3.15 Table E.1-1); what is switched off is removed or emptied"""
+
+    patient_characteristics: bool = Field(True, description="keep age (at most 89 years) and sex")
+    device_identity: bool = Field(True, description="keep the vendor's name where known, the model as a pseudonym")
+    modified_dates: bool = Field(True, description="keep dates, moved by a number of days for each patient")
+    clean_descriptors: bool = Field(False, description="keep common words of study and series descriptions")
+
+
 class IngestSection(Section):
     """de-identified DICOM into data/"""
 
+    kind: Literal["folder", "dicomweb", "dimse", "inbox"] = Field(
+        "folder", description="where images come from: folder, dicomweb, dimse (a PACS), or inbox (what `receive` took in)"
+    )
     source: str | None = Field(None, description="folder of DICOM files, searched recursively; for scheduled runs")
     labels: str | None = Field(None, description="CSV file of labels; for scheduled runs")
     labels_key: Literal["auto", "sop_instance_uid", "accession_number", "file"] = Field(
@@ -68,9 +169,22 @@ class IngestSection(Section):
     )
     labels_column: str | None = Field(None, description="the column that holds the key; null finds it by its name")
     modalities: tuple[str, ...] = Field(("CR", "DX", "RG"), description="other modalities are set aside")
-    burned_in: Literal["quarantine", "keep"] = Field(
-        "quarantine", description="what becomes of images whose header says BurnedInAnnotation YES"
+    burned_in: Literal["clean", "quarantine", "keep"] = Field(
+        "clean", description="text in pixels: clean (search every image, blank), or set aside, or keep, what the header declares"
     )
+    seconds_per_file: int = Field(60, ge=1, le=86400, description="processor time after which reading a file counts as hung")
+    deidentification: DeidentificationSection = DeidentificationSection()
+    query: QuerySection = QuerySection()
+    dicomweb: DicomwebSection = DicomwebSection()
+    dimse: DimseSection = DimseSection()
+    receive: ReceiveSection = ReceiveSection()
+    tls: TlsSection = TlsSection()
+    network: NetworkSection = NetworkSection()
+
+    @property
+    def has_source(self) -> bool:
+        """Whether a run can do without being told a folder."""
+        return self.kind != "folder" or self.source is not None
 
 
 class PrepareSection(Section):
@@ -79,6 +193,18 @@ class PrepareSection(Section):
     size: int = Field(224, ge=32, le=2048, description="rows and columns of a prepared image")
     depth: Literal["uint8", "uint16"] = Field("uint8", description="grey levels of the store")
     percentiles: tuple[float, float] = Field((0.5, 99.5), description="window where the header has none, in percent")
+    window: str | None = Field(
+        None, description="of several windows or VOI LUTs, the one that is explained so, e.g. HARDER; null takes the first"
+    )
+    for_processing: Literal["leave_out", "render"] = Field(
+        "leave_out", description="raw detector images (FOR PROCESSING): leave_out, or render by logarithm and percentiles"
+    )
+    crop: bool = Field(False, description="cut off the borders of rectangular collimation")
+    flip_right: bool | tuple[str, ...] = Field(
+        False, description="mirror right-sided images, so that sides look alike: true, or body parts, e.g. [HAND, KNEE]"
+    )
+    flip_views: tuple[str, ...] = Field((), description="mirror images of these views, e.g. [RL], so that they face one way")
+    seconds_per_file: int = Field(60, ge=1, le=86400, description="processor time after which a decoder counts as hung")
     shard_images: int = Field(256, ge=1, le=65536, description="images per array file")
     workers: int = Field(0, ge=0, le=256, description="processes; 0 takes every core")
 

@@ -51,6 +51,7 @@ def examine(paths: Paths, settings: Iterable[str] = ()) -> Examination:
         _torch,
         _decoders,
         lambda: _workspace(paths, list(settings)),
+        lambda: _source(paths, list(settings)),
         lambda: _data(paths),
         lambda: _weights(paths, list(settings)),
         lambda: _mlflow(paths),
@@ -86,7 +87,7 @@ def _torch() -> Iterator[Finding]:
 
 
 def _decoders() -> Iterator[Finding]:
-    from pipelines.imaging.decode import DECODERS
+    from pipelines.imaging.decoders import DECODERS
 
     broken = [decoder.name for decoder in DECODERS.values() if not decoder.available()]
     yield Finding("decoders", "ok", f"{len(DECODERS)} transfer syntaxes: {'; '.join(d.name for d in DECODERS.values())}")
@@ -108,6 +109,23 @@ def _currency(paths: Paths) -> str:
         return "all stages are up to date" if versioning.is_current(paths) else "some stages have to run; run `radtransfer run`"
     except ServiceError as error:
         return str(error)
+
+
+def _source(paths: Paths, settings: list[str]) -> Iterator[Finding]:
+    """Whether the source of scheduled runs answers: C-ECHO for a PACS, a query for one study for DICOMweb."""
+    from pipelines.dicom.sources import opening
+
+    try:
+        ingest = config.load(paths.params, settings).ingest
+    except ConfigurationError:
+        return
+    if not ingest.has_source:
+        yield Finding("source", "note", "none in params.yaml (ingest.kind, ingest.source): name a folder with `ingest SOURCE`")
+        return
+    try:
+        yield Finding("source", "ok", opening.check(ingest, paths))
+    except RadtransferError as error:
+        yield Finding("source", "missing", str(error))
 
 
 def _data(paths: Paths) -> Iterator[Finding]:

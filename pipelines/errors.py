@@ -15,6 +15,7 @@
     ├── WeightsError                     a checkpoint that is missing, altered or does not fit
     ├── TrainingError                    training cannot start, go on or be resumed
     ├── GateError                        the registration policy said no
+    ├── StorageError                     a disk is full
     ├── ServiceError                     git, DVC, MLflow, Prefect or a worker process did not do what it was asked
     └── UnforeseenError                  anything else, with its text withheld
 
@@ -24,6 +25,7 @@ file names, no label keys. Files are named by their pseudonym or by their line i
 
 from __future__ import annotations
 
+import errno
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -103,6 +105,10 @@ class ServiceError(RadtransferError):
     """git, DVC, MLflow, Prefect or a worker process did not do what it was asked."""
 
 
+class StorageError(RadtransferError):
+    """A disk is full."""
+
+
 class UnforeseenError(RadtransferError):
     """Something that radtransfer did not expect; the text of the original error is withheld, since it may quote a header."""
 
@@ -112,19 +118,34 @@ def discreet() -> Iterator[None]:
     """Let our own errors through, and withhold the text of any other.
 
     Raises:
-        UnforeseenError: in the place of an exception that is not ours; it names the exception's type and place.
+        StorageError: a disk is full.
+        UnforeseenError: in the place of another exception that is not ours; it names the exception's type and place.
     """
     try:
         yield
     except RadtransferError:
         raise
     except Exception as error:
+        if _tells_of_a_full_disk(error):
+            raise StorageError(_FULL) from None
         ours = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_ours(frame.filename)]
         where = f"{Path(ours[-1].filename).name}:{ours[-1].lineno}" if ours else "a library"
         raise UnforeseenError(
             f"{type(error).__name__} in {where}; its text is withheld, since it may hold patient data: "
             "set RADTRANSFER_DEBUG=1 to see it"
         ) from None
+
+
+_FULL = (
+    "no space is left on a disk that holds the workspace, the quarantine, the inbox or temporary files; what is finished stays: "
+    "make space and run the command again, it goes on where it stopped"
+)
+
+
+def _tells_of_a_full_disk(error: Exception) -> bool:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
+        return True
+    return "No space left on device" in str(error) or "database or disk is full" in str(error)
 
 
 def _is_ours(filename: str) -> bool:

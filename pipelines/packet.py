@@ -35,6 +35,8 @@ REASONS = {
     "not_dicom": "not a DICOM file",
     "truncated": "truncated file",
     "unreadable_header": "unreadable header",
+    "unknown_vr": "unknown value representation",
+    "not_an_image": "a document or report, no image",
     "no_pixel_data": "no pixel data",
     "modality_not_allowed": "other modality",
     "multi_frame": "several frames",

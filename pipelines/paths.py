@@ -15,6 +15,12 @@ class Paths:
     workspace: Path
 
     @property
+    def repository(self) -> Path:
+        """The git repository that the workspace is or lies in, else the workspace: nothing identified may be within."""
+        workspace = self.workspace.resolve()
+        return next((folder for folder in (workspace, *workspace.parents) if (folder / ".git").exists()), workspace)
+
+    @property
     def params(self) -> Path:
         return self.workspace / "params.yaml"
 
@@ -60,6 +66,11 @@ class Paths:
     def flow(self) -> Path:
         """How many files came in and what became of them: counts over all ingests (no identified data)."""
         return self.data / "flow.json"
+
+    @property
+    def deidentification(self) -> Path:
+        """What was removed, replaced and kept of how many headers, and by which method (no identified data)."""
+        return self.data / "deidentification.json"
 
     @property
     def artifacts(self) -> Path:
@@ -136,8 +147,30 @@ class Paths:
 
         `RADTRANSFER_QUARANTINE` if set, else the user's data folder; one folder for each workspace.
         """
+        return self._private("RADTRANSFER_QUARANTINE", "quarantine")
+
+    @property
+    def unchanged(self) -> Path:
+        """What became of the files of source folders, so that unchanged ones are not opened again: keyed pseudonyms only."""
+        return self.quarantine / "unchanged.sqlite"
+
+    @property
+    def inbox(self) -> Path:
+        """Where what comes over a network waits, still identified, until it is taken in: outside every workspace.
+
+        `RADTRANSFER_INBOX` if set, else the user's data folder; one folder for each workspace.
+        """
+        return self._private("RADTRANSFER_INBOX", "inbox")
+
+    @property
+    def seen(self) -> Path:
+        """What servers were asked for and need not be again: keyed pseudonyms only."""
+        return self.inbox / "seen.sqlite"
+
+    def _private(self, variable: str, name: str) -> Path:
+        """A folder of this workspace's own in the user's data folder, or where an environment variable says."""
         home = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
-        root = Path(os.environ.get("RADTRANSFER_QUARANTINE") or home / "radtransfer" / "quarantine")
+        root = Path(os.environ.get(variable) or home / "radtransfer" / name)
         where = hashlib.sha256(str(self.workspace.resolve()).encode()).hexdigest()[:8]
         return root / f"{self.workspace.resolve().name}-{where}"
 

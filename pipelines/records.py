@@ -23,6 +23,8 @@ class Reason(Enum):
     NOT_DICOM = "not_dicom"
     TRUNCATED = "truncated"
     UNREADABLE = "unreadable_header"
+    UNKNOWN_VR = "unknown_vr"
+    NOT_IMAGE = "not_an_image"
     NO_PIXELS = "no_pixel_data"
     MODALITY = "modality_not_allowed"
     MULTI_FRAME = "multi_frame"
@@ -35,6 +37,9 @@ class Reason(Enum):
     UNDECODABLE = "undecodable_pixels"
     BITS = "inconsistent_bit_depth"
     CONSTANT = "constant_image"
+    FOR_PROCESSING = "raw_for_processing"
+    TIMEOUT = "decoding_took_too_long"
+    CHANGED = "changed_while_read"
 
 
 MANIFEST = {
@@ -68,7 +73,11 @@ INDEX = {
     "std": "standard deviation of the prepared image inside the padding, 0…1 (float)",
     "dark": "fraction of pixels at the lowest grey level (float)",
     "bright": "fraction of pixels at the highest grey level (float)",
-    "pixel_hash": "SHA-256 of the decoded full-size pixel array with its shape, or None if left out",
+    "pixel_aspect": "height of a stored pixel divided by its width (float), 1 where the header says nothing credible",
+    "reduction": "the image was decoded at one of this many of its rows and columns (float): 1 for in full, 2, 4, 8, …",
+    "crop": "top, left, bottom and right of the part that was kept, in stored pixels, or None for the whole image",
+    "mirrored": "1 if the prepared image is mirrored, left to right, else 0 (float)",
+    "pixel_hash": "SHA-256 of size and values; the same for all lossless encodings of an image (`imaging.hashes`), or None",
     "perceptual_hash": "64-bit perceptual hash of the prepared image, 16 hexadecimal digits, or None",
     "shard": "number of the array shard (int), -1 if left out",
     "row": "row within the shard (int), -1 if left out",

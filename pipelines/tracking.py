@@ -48,7 +48,7 @@ MODEL_HASH = "model.sha256"
 
 # what loading a version and predicting with it imports
 REQUIREMENTS = (
-    "imagecodecs", "monai", "numpy", "opencv-python-headless", "pandas", "pydantic", "pydicom", "pyyaml", "safetensors",
+    "imagecodecs", "monai", "numpy", "opencv-python-headless", "pandas", "pillow", "pydantic", "pydicom", "pyyaml", "safetensors",
     "scipy", "torch", "torchvision",
 )  # fmt: skip
 # the least that a server of any age accepts

@@ -72,7 +72,7 @@ def _index(paths: Paths) -> pd.DataFrame:
     recipe = Recipe(SIZE, "uint8", (0.5, 99.5))
     store.open_for_adding(paths.prepared, recipe)
     rows = [_row(number, 0 if number <= IMAGES else -1) for number in range(IMAGES + 2)]
-    store.write_shard(paths.prepared, 0, list(_arrays()), store.table(rows), recipe)
+    store.write_shard(paths.prepared, 0, _arrays(), lambda: store.table(rows), recipe)
     return pd.DataFrame(rows, columns=[*INDEX])
 
 

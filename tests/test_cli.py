@@ -16,7 +16,7 @@ from pipelines.paths import Paths
 
 COMMANDS = (
     *("init", "ingest", "prepare", "check", "split", "train", "evaluate", "register"),
-    *("predict", "run", "schedule", "ui", "demo", "doctor"),
+    *("receive", "predict", "run", "schedule", "ui", "demo", "doctor"),
 )
 runner = CliRunner()
 

@@ -97,3 +97,42 @@ def test_an_undeclared_task_says_how_to_declare_it() -> None:
 def test_settings_are_frozen() -> None:
     with pytest.raises(Exception, match="frozen"):
         config.Config().train.epochs = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("ingest.kind=ftp", r"ingest.kind: input should be 'folder', 'dicomweb', 'dimse' or 'inbox', got 'ftp'"),
+        ("ingest.dicomweb.url=pacs.example.org", r"ingest.dicomweb: expected url: an address such as https://"),
+        ("ingest.dicomweb.url=https://pacs.example.org/dicom-web?PatientID=1", r"ingest.dicomweb: expected url: an address"),
+        ("ingest.dicomweb.url=https://me:secret@pacs.example.org/x", r"no user or password; set them in the environment"),
+        ("ingest.dimse.called_ae=SEVENTEEN_LETTERS", r"ingest.dimse.called_ae: .*match pattern"),
+        ("ingest.dimse.calling_ae=' X'", r"ingest.dimse.calling_ae: .*match pattern"),
+        (r"ingest.receive.ae_title='A\B'", r"ingest.receive.ae_title: .*match pattern"),
+        ("ingest.receive.calling_aes=['']", r"ingest.receive.calling_aes.0: .*match pattern"),
+        ("ingest.query.date_from=yesterday", r"date_from: expected a date as DICOM writes it, e.g. 20240131, got yesterday"),
+        ("ingest.query.date_from=2024-01-31", r"date_from: expected a date as DICOM writes it, e.g. 20240131, got 2024-01-31"),
+        ("ingest.query.date_to=20240230", r"date_to: expected a date as DICOM writes it"),
+        ("ingest.query={last_days: 3, date_from: 20240101}", r"last_days, or date_from and date_to, not both"),
+        ("ingest.query={date_from: 20240201, date_to: 20240101}", r"date_from ≤ date_to"),
+        ("ingest.network.attempts=0", r"ingest.network.attempts: .*greater than or equal to 1, got 0"),
+    ],
+)
+def test_a_wrong_source_is_refused(tmp_path: Path, override: str, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message) as caught:
+        config.load(written(tmp_path, "{}"), [override])
+    assert "secret" not in str(caught.value)
+
+
+def test_dates_survive_rendering(tmp_path: Path) -> None:
+    loaded = config.load(written(tmp_path, "{}"), ["ingest.query={date_from: 20240131, date_to: '20240229'}"])
+    assert (loaded.ingest.query.date_from, loaded.ingest.query.date_to) == (20240131, 20240229)
+    assert config.load(written(tmp_path, config.render(loaded))) == loaded
+
+
+@pytest.mark.parametrize(
+    ("settings", "has_source"),
+    [([], False), (["ingest.source=incoming"], True), (["ingest.kind=inbox"], True), (["ingest.kind=dimse"], True)],
+)
+def test_a_run_without_a_folder_needs_a_source(tmp_path: Path, settings: list[str], has_source: bool) -> None:
+    assert config.load(written(tmp_path, "{}"), settings).ingest.has_source is has_source

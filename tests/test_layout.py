@@ -15,7 +15,7 @@ SOURCES = sorted([*(REPOSITORY / "pipelines").rglob("*.py"), *(REPOSITORY / "flo
 
 # what may be imported from what: each layer may use itself and those above it in this list
 LAYERS = (
-    ("errors", "records", "config", "paths", "files", "console", "processes", "children"),
+    ("errors", "records", "config", "paths", "files", "console", "processes", "isolation", "children"),
     ("models", "imaging", "dicom", "metrics", "labels"),
     ("phantom",),
     ("inference", "transfer", "training", "quality", "gates", "versioning"),

@@ -26,7 +26,7 @@ def test_it_starts_with_the_two_commands_and_says_that_this_is_no_medical_device
 
 def test_every_command_has_its_row(readme: str) -> None:
     table = readme.split("## Commands")[1].split("\n\n")[1]
-    named = {word for row in table.splitlines() for word in re.findall(r"`(\w+)[^`]*`", row.split("|")[1])}
+    named = {word for row in table.splitlines() for word in re.findall(r"`([\w-]+)[^`]*`", row.split("|")[1])}
     assert named == set(typer.main.get_command(__main__.app).commands)  # type: ignore[attr-defined]
 
 

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pydicom
 import pytest
+from pydicom.uid import ExplicitVRLittleEndian
 
 from pipelines import actions, config, files, workspace
 from pipelines.config import Config
+from pipelines.dicom.pseudonyms import Pseudonyms
 from pipelines.paths import Paths
 from pipelines.stages import check, evaluate, ingest, predict, prepare, register, split, train
 
 pytestmark = pytest.mark.real
+
+KEY = "a-key-for-tests-only-0123456789abcdef"
+
+# the ends of the UIDs of images that show the time of day, though no header says so
+TIMES = (
+    *("902314907751", "898985255859", "302835485296", "843314848408", "013150678871"),
+    *("007977923132", "781614732594", "641358018988", "943781361938"),
+)
 
 SETTINGS = (
     "prepare.size=128",
@@ -35,7 +46,7 @@ def prepared(hospital: Path, shared: Path, tmp_path_factory: pytest.TempPathFact
     """A workspace in which everything up to the split has run."""
     home = tmp_path_factory.mktemp("real")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RADTRANSFER_PSEUDONYM_KEY", "a-key-for-tests-only-0123456789abcdef")
+        patch.setenv("RADTRANSFER_PSEUDONYM_KEY", KEY)
         patch.setenv("RADTRANSFER_QUARANTINE", str(home / "quarantine"))
         paths = Paths(home / "ws")
         workspace.create(paths)
@@ -53,11 +64,26 @@ def settings(paths: Paths, *overrides: str) -> Config:
 def test_every_file_is_accounted_for(prepared: Paths) -> None:
     flow = files.read_json(prepared.flow, made_by="ingest")
     assert flow["found"] == 800
-    assert flow["set_aside"] == {"burned_in_annotation": 23}
-    assert flow["images"] == 777
+    assert flow["set_aside"] == {}
+    assert flow["images"] == 800
     index = files.read_table(prepared.index, made_by="prepare")
     assert len(index) == flow["images"]
     assert index["left_out"].isna().all()
+
+
+def test_text_in_pixels_is_blanked_whether_headers_admit_to_it_or_not(prepared: Paths, hospital: Path) -> None:
+    headers = [pydicom.dcmread(path, stop_before_pixels=True) for path in hospital.rglob("*.dcm")]
+    written = {path.stem: path for path in prepared.dicom.rglob("*.dcm")}
+    pseudonyms = Pseudonyms(KEY.encode())
+    admitted = [header for header in headers if header.get("BurnedInAnnotation") == "YES"]
+    silent = [header for header in headers if header.SOPInstanceUID.endswith(TIMES)]
+    assert (len(admitted), len(silent)) == (23, 9)
+    for header in admitted + silent:
+        blanked = pydicom.dcmread(written[pseudonyms.uid(header.SOPInstanceUID)], stop_before_pixels=True)
+        assert blanked.BurnedInAnnotation == "NO"
+        assert blanked.file_meta.TransferSyntaxUID == ExplicitVRLittleEndian
+    summary = files.read_json(prepared.ingest_summary, made_by="ingest")
+    assert 32 <= summary["blanked"] < 80
 
 
 def test_the_only_binary_column_was_declared(prepared: Paths) -> None:

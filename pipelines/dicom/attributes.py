@@ -7,7 +7,7 @@ import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
-from functools import cache
+from functools import cache, cached_property
 from typing import TypeVar
 
 import numpy as np
@@ -16,14 +16,16 @@ from pydicom.datadict import dictionary_VM, dictionary_VR
 from pydicom.uid import UID
 from pydicom.valuerep import format_number_as_ds
 
+from pipelines.dicom import descriptors
 from pipelines.dicom import vocabulary as words
+from pipelines.dicom.confidentiality import Option
 from pipelines.dicom.header import Header
-from pipelines.dicom.profile import PROFILE, Action, Rule
+from pipelines.dicom.profile import DEFAULT, Action, Rule, emptied, rules
 from pipelines.dicom.pseudonyms import Pseudonyms
 from pipelines.dicom.reading import STORAGE_CLASSES
 from pipelines.dicom.writing import Attributes, Items, Typed, Value
 
-METHOD = "radtransfer allow-list 1, key "
+METHOD = "radtransfer allow-list 2, key "
 OLDEST_YEARS = 89
 LARGEST_NUMBER = 999_999
 LARGEST_GREY = 1e9
@@ -75,21 +77,54 @@ class Identity:
         uids = {"SOPInstanceUID": image, "SeriesInstanceUID": series or image, "StudyInstanceUID": study}
         return cls(header, patient, uids, modalities)
 
+    @cached_property
+    def named(self) -> frozenset[str]:
+        """Words that name somebody or something, if the header was read whole."""
+        return frozenset(descriptors.identifying_words(self.header))
 
-def attributes(identity: Identity, pseudonyms: Pseudonyms) -> Attributes:
-    """The attributes of the de-identified file, by keyword, without the pixel data."""
+
+Carry = Callable[[Rule, Identity, Pseudonyms], Kept]
+
+
+def attributes(identity: Identity, pseudonyms: Pseudonyms, options: frozenset[Option] = DEFAULT) -> Attributes:
+    """The attributes of the de-identified file, by keyword, without the pixel data.
+
+    Args:
+        options: the options of the Basic Profile that were chosen; those that are done to the pixels are only declared.
+    """
     kept: dict[str, Value | Typed | Items] = {
+        **dict.fromkeys(emptied(), ""),
         "PatientName": identity.patient,
         "PatientIdentityRemoved": "YES",
         "DeidentificationMethod": METHOD + pseudonyms.fingerprint,
-        "LongitudinalTemporalInformationModified": "MODIFIED",
+        "DeidentificationMethodCodeSequence": _method_codes(options),
+        "LongitudinalTemporalInformationModified": "MODIFIED" if Option.MODIFIED_DATES in options else "REMOVED",
     }
-    for rule in PROFILE:
-        value = _ACTIONS[rule.action](rule, identity, pseudonyms) if rule.action in _ACTIONS else None
+    for rule, action, own in _carried_out(options):
+        if own and rule.keyword not in identity.header:
+            continue
+        value = action(rule, identity, pseudonyms)
         if value is not None:
             kept[rule.keyword] = value
     alone = [one for pair in _PAIRS for one, other in (pair, pair[::-1]) if one in kept and other not in kept]
     return {keyword: value for keyword, value in kept.items() if keyword not in alone}
+
+
+@cache
+def _carried_out(options: frozenset[Option]) -> tuple[tuple[Rule, Carry, bool], ...]:
+    """The lines to carry out, how, and whether each of them looks at nothing but its own attribute."""
+    return tuple(
+        (rule, _ACTIONS[rule.action], rule.action not in _FROM_OTHERS and rule.keyword not in _CODED)
+        for rule in rules(options)
+        if rule.action in _ACTIONS
+    )
+
+
+@cache
+def _method_codes(options: frozenset[Option]) -> Items:
+    """The Basic Profile and the options, each as an item of a code (PS3.3 Table 8.8-1)."""
+    codes = sorted({Option.BASIC, *options}, key=lambda option: option.code)
+    return Items(tuple({"CodeValue": one.code, "CodingSchemeDesignator": "DCM", "CodeMeaning": one.meaning} for one in codes))
 
 
 def _number(rule: Rule, identity: Identity, _pseudonyms: Pseudonyms, largest: float = LARGEST_NUMBER) -> Kept:
@@ -172,6 +207,10 @@ def _keyed(pseudonym: Callable[[Pseudonyms, str], str]) -> Callable[[Rule, Ident
     return action
 
 
+def _descriptor(rule: Rule, identity: Identity, _pseudonyms: Pseudonyms) -> Kept:
+    return descriptors.cleaned(identity.header.text(rule.keyword), identity.named) or None
+
+
 def _vendor(rule: Rule, identity: Identity, pseudonyms: Pseudonyms) -> Kept:
     text = identity.header.text(rule.keyword)
     known = next((name for name, pattern in words.VENDORS.items() if pattern.search(text)), None)
@@ -233,14 +272,16 @@ def _table(item: Header, header: Header) -> Attributes | None:
     unit = words.LUT_TYPES.get(words.squashed(item.text("ModalityLUTType")))
     descriptor = Typed("SS" if signed else "US", struct.pack("<3H", entries, first, bits))
     kept: dict[str, Value | Typed | Items] = {"LUTDescriptor": descriptor, "LUTData": Typed("OW", table.tobytes())}
-    return {**kept, "ModalityLUTType": unit} if unit else kept
+    name = words.WINDOWS.get(words.squashed(item.text("LUTExplanation")))
+    return kept | ({"ModalityLUTType": unit} if unit else {}) | ({"LUTExplanation": name} if name else {})
 
 
 def _single(values: list[Single]) -> Single | Sequence[Single]:
     return values[0] if len(values) == 1 else values
 
 
-_ACTIONS: dict[Action, Callable[[Rule, Identity, Pseudonyms], Kept]] = {
+_FROM_OTHERS = frozenset({Action.UID, Action.CLASS, Action.PATIENT, Action.AGE})
+_ACTIONS: dict[Action, Carry] = {
     Action.NUMBER: _number,
     Action.GREY: _grey,
     Action.TERM: _term,
@@ -255,4 +296,5 @@ _ACTIONS: dict[Action, Callable[[Rule, Identity, Pseudonyms], Kept]] = {
     Action.DATE: _date,
     Action.AGE: _age,
     Action.LUT: _lut,
+    Action.DESCRIPTOR: _descriptor,
 }

@@ -11,6 +11,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 
@@ -28,13 +29,15 @@ def tag_of(keyword: str) -> int:
     return tag
 
 
-@dataclass(frozen=True, repr=False)
-class Element:
+class Element(NamedTuple):
     """A raw value, or the items of a sequence, with the VR that the file gives (None in implicit VR)."""
 
     vr: str | None
     value: bytes = b""
     items: tuple[Header, ...] = ()
+
+    def __repr__(self) -> str:
+        return "Element()"  # values are identified data
 
 
 @dataclass(frozen=True, repr=False)
@@ -59,11 +62,7 @@ class Header:
 
     def text(self, keyword: str) -> str:
         """The value as text without padding, "" if there is none."""
-        value = self.raw(keyword)
-        try:
-            return value.decode().strip(_PADDING)
-        except UnicodeDecodeError:
-            return value.decode("latin-1").strip(_PADDING)
+        return decoded(self.raw(keyword))
 
     def texts(self, keyword: str) -> list[str]:
         """The values of a multi-valued text, each without padding; empty if there is none."""
@@ -100,6 +99,14 @@ class Header:
         if vr.startswith("US or SS"):
             vr = "SS" if keyword != "PixelRepresentation" and self.integer("PixelRepresentation") == 1 else "US"
         return _BINARY.get(vr)
+
+
+def decoded(value: bytes) -> str:
+    """A value as text without padding: UTF-8 if it can be that, else Latin-1, which any bytes can be."""
+    try:
+        return value.decode().strip(_PADDING)
+    except UnicodeDecodeError:
+        return value.decode("latin-1").strip(_PADDING)
 
 
 def _parsed(texts: list[str]) -> list[int | float]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +36,7 @@ from pipelines.records import Reason
 
 LARGEST_SIDE = 32767
 NATIVE = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian)
+LOSSY = (JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless, JPEG2000_LOSSY, HTJ2K)
 
 
 @dataclass(frozen=True)
@@ -116,9 +118,16 @@ def pixel_data(source: Source) -> PixelData:
         return PixelData(frame, "OB", source.transfer_syntax)
     if length == 0:
         raise RefusedFileError(Reason.NO_PIXELS)
-    if length < shape.bytes:
+    if not shape.bytes <= length <= _left(source.stream) + 1:  # some writers leave out the byte that pads
         raise RefusedFileError(Reason.TRUNCATED, f"{length} bytes of pixel data, {shape.bytes} expected")
     return _native(source, shape, vr)
+
+
+def _left(stream: BinaryIO) -> int:
+    here = stream.tell()
+    end = stream.seek(0, os.SEEK_END)
+    stream.seek(here)
+    return end - here
 
 
 def _native(source: Source, shape: Shape, vr: str | None) -> PixelData:

@@ -1,17 +1,20 @@
 """What survives of a header, as data: one line per attribute, with what is done to it and why it is kept.
 
 Everything that is not listed is gone, private attributes too. No free text survives: a value is a number written anew, a
-term of a closed vocabulary, or a keyed pseudonym (PS3.15 Annex E, stricter than the Basic Profile with Retain
-Longitudinal Temporal Information, Modified Dates).
+term of a closed vocabulary, or a keyed pseudonym. What is listed stays only as far as `confidentiality` (PS3.15 Table E.1-1)
+permits its action under the options that are chosen; a test holds every line of that table against this one.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum, unique
+from functools import cache
 
 from pipelines.dicom import vocabulary as words
+from pipelines.dicom.confidentiality import Option, entries, entry_for
 
 
 @unique
@@ -32,7 +35,23 @@ class Action(Enum):
     DATE = "moved by the patient's number of days; intervals stay"
     AGE = "kept, at most 89 years; computed from the birth date where it is missing"
     LUT = "rebuilt from its numbers alone"
+    DESCRIPTOR = "kept are words of the vocabulary that stand in no identifying attribute of the header"
     SET = "written by us"
+
+    @property
+    def letter(self) -> str:
+        """The action of Table E.1-1 that this one amounts to."""
+        return _LETTERS.get(self, "D")
+
+
+_LETTERS = {
+    **dict.fromkeys((Action.NUMBER, Action.GREY, Action.TERM, Action.MODALITY, Action.CLASS, Action.AGE, Action.LUT), "K"),
+    **dict.fromkeys((Action.DATE, Action.DESCRIPTOR, Action.VENDOR), "C"),
+    Action.UID: "U",
+}
+
+# What is done if params.yaml says nothing else.
+DEFAULT = frozenset({Option.PATIENT, Option.DEVICE, Option.MODIFIED_DATES})
 
 
 @dataclass(frozen=True)
@@ -44,12 +63,21 @@ class Rule:
         action: what is done to its value.
         why: what it is kept for.
         vocabulary: squashed spelling → term, for `Action.TERM`.
+        option: an option without which it goes, though Table E.1-1 does not list the attribute.
     """
 
     keyword: str
     action: Action
     why: str
     vocabulary: Mapping[str, str] = field(default_factory=dict, repr=False)
+    option: Option | None = None
+
+    def permitted(self, options: frozenset[Option]) -> bool:
+        """Whether the action is as strict as Table E.1-1 with these options, or stricter."""
+        entry = entry_for(self.keyword)
+        if self.option and self.option not in options:
+            return False
+        return entry is None or entry.permits(self.action.letter, options)
 
 
 def _rules(action: Action, why: str, *keywords: str) -> tuple[Rule, ...]:
@@ -67,8 +95,8 @@ PROFILE: tuple[Rule, ...] = (
     Rule("PatientID", Action.PATIENT, "splits are by patient"),
     Rule("AccessionNumber", Action.ACCESSION, "labels can be keyed by it"),
     Rule("InstitutionName", Action.SITE, "site hold-outs and shortcut audits"),
-    Rule("Manufacturer", Action.VENDOR, "results by vendor"),
-    Rule("ManufacturerModelName", Action.MODEL, "results by device"),
+    Rule("Manufacturer", Action.VENDOR, "results by vendor", option=Option.DEVICE),
+    Rule("ManufacturerModelName", Action.MODEL, "results by device", option=Option.DEVICE),
     *_rules(Action.DATE, "time hold-outs and intervals", "StudyDate", "SeriesDate", "AcquisitionDate", "ContentDate"),
     Rule("PatientAge", Action.AGE, "results by age"),
     _term("PatientSex", words.SEXES, "results by sex"),
@@ -84,6 +112,7 @@ PROFILE: tuple[Rule, ...] = (
     _term("PhotometricInterpretation", words.PHOTOMETRIC, "polarity"),
     _term("PresentationLUTShape", words.LUT_SHAPES, "polarity"),
     _term("VOILUTFunction", words.VOI_FUNCTIONS, "window"),
+    _term("WindowCenterWidthExplanation", words.WINDOWS, "which of several windows"),
     _term("RescaleType", words.RESCALE_TYPES, "unit of the modality LUT"),
     _term("PixelIntensityRelationship", words.INTENSITIES, "linear or logarithmic detector"),
     _term("LossyImageCompression", words.LOSSY, "image quality"),
@@ -118,6 +147,7 @@ PROFILE: tuple[Rule, ...] = (
         "PixelSpacing",
         "ImagerPixelSpacing",
         "NominalScannedPixelSpacing",
+        "PixelAspectRatio",
         "DetectorElementSpacing",
         "EstimatedRadiographicMagnificationFactor",
         "DistanceSourceToDetector",
@@ -153,17 +183,48 @@ PROFILE: tuple[Rule, ...] = (
     ),
     *_rules(Action.NUMBER, "order within the study", "SeriesNumber", "AcquisitionNumber", "InstanceNumber"),
     *_rules(Action.LUT, "grey levels", "ModalityLUTSequence", "VOILUTSequence"),
+    *_rules(
+        Action.DESCRIPTOR,
+        "what the study is about, in the words of its makers",
+        "StudyDescription",
+        "SeriesDescription",
+        "ProtocolName",
+        "PerformedProcedureStepDescription",
+        "RequestedProcedureDescription",
+    ),
     Rule("PatientName", Action.SET, "the pseudonym again, for viewers"),
     Rule("PatientIdentityRemoved", Action.SET, "PS3.15 E.1: YES"),
     Rule("DeidentificationMethod", Action.SET, "PS3.15 E.1: this profile and the fingerprint of the key"),
-    Rule("LongitudinalTemporalInformationModified", Action.SET, "PS3.15 E.3.6: MODIFIED"),
+    Rule("DeidentificationMethodCodeSequence", Action.SET, "PS3.15 E.1: the profile and its options, CID 7050"),
+    Rule("LongitudinalTemporalInformationModified", Action.SET, "PS3.15 E.3.6: MODIFIED, or REMOVED"),
+    Rule("PatientBirthDate", Action.SET, "empty, since the standard wants it there; fills PatientAge where that is missing"),
+    *_rules(Action.SET, "empty, since the standard wants it there", "StudyTime", "ReferringPhysicianName", "StudyID"),
     Rule("PixelData", Action.SET, "the image, cleaned by `pixels`"),
 )
 
 # Attributes that are read to fill a listed one, and are themselves gone.
 CONSULTED = {
-    "PatientBirthDate": "PatientAge, where that is missing",
     "ViewCodeSequence": "ViewPosition, where that is missing",
     "AnatomicRegionSequence": "BodyPartExamined, where that is missing",
     "NumberOfFrames": "multi-frame images are refused",
 }
+
+
+@cache
+def rules(options: frozenset[Option]) -> tuple[Rule, ...]:
+    """The lines that are carried out under these options."""
+    return tuple(rule for rule in PROFILE if rule.permitted(options))
+
+
+@cache
+def emptied() -> tuple[str, ...]:
+    """Attributes that a radiograph must have and that may be empty: they are written so where nothing is kept of them."""
+    listed = {rule.keyword for rule in PROFILE}
+    return tuple(entry.keyword for entry in entries() if entry.type == 2 and entry.keyword in listed)
+
+
+@cache
+def fingerprint() -> str:
+    """The SHA-256 of every line of the profile with its vocabulary, as 64 hexadecimal digits."""
+    lines = [f"{rule.keyword} {rule.action.name} {sorted(rule.vocabulary.items())}" for rule in PROFILE]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()

@@ -70,6 +70,10 @@ class Pseudonyms:
         """A name for a file by its content, from which the content cannot be recognised."""
         return f"f{self._digest('content', sha256).hex()[:16]}"
 
+    def path(self, root: bytes, relative: bytes) -> bytes:
+        """A name for a file by its place; 16 bytes."""
+        return hmac.digest(self.key, b"radtransfer/path/" + root + b"\0" + relative, hashlib.sha256)[:16]
+
     def days(self, patient: str) -> int:
         """How many days the dates of a patient (a pseudonym) move: into the past, by 1 to 10 years."""
         return -(365 + int.from_bytes(self._digest("days", patient)[:8]) % 3287)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 import shutil
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import BinaryIO
 
 from pipelines.files import replacing, sha256
 from pipelines.records import Reason
@@ -27,6 +29,7 @@ class Quarantine:
 
     folder: Path
     _listed: set[tuple[str, str, str]] = field(default_factory=set, init=False, repr=False)
+    _copies: dict[tuple[str, str], str] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         path = self.folder / LIST
@@ -41,42 +44,69 @@ class Quarantine:
         """Set a file aside; one that is already here for the same reason is neither copied nor listed again.
 
         Returns:
-            What the file is known by: a hash of its content, or its path where it cannot be read.
+            What the file is known by: a hash of its content, or its path where it cannot be read or does not hold still.
         """
-        name = self._copied(root / relative)
+        name = "" if reason is Reason.CHANGED else self._copied(root / relative)
         entry = (name, relative, reason.value)
         if entry not in self._listed:
             self._list(entry)
         return name or relative
 
+    def holds(self, relative: str, reason: str) -> bool:
+        """Whether a file is set aside for this reason, with its copy if one was made."""
+        if not self._copies:
+            self._copies.update({(original, why): name for name, original, why in self._listed})
+        name = self._copies.get((relative, reason))
+        return name is not None and (not name or (self.folder / name).exists())
+
     def _list(self, entry: tuple[str, str, str]) -> None:
+        """Write a line of the list whole or not at all."""
         make_private(self.folder)
         path = self.folder / LIST
-        new = not path.exists()
-        with path.open("a", newline="", encoding="utf-8", errors="surrogateescape") as stream:
-            writer = csv.writer(stream)
-            if new:
+        line = io.StringIO(newline="")
+        writer = csv.writer(line)
+        with path.open("ab") as stream:
+            end = stream.tell()
+            if not end:
                 writer.writerow(COLUMNS)
             writer.writerow((*entry, datetime.now(UTC).isoformat(timespec="seconds")))
+            try:
+                stream.write(line.getvalue().encode("utf-8", "surrogateescape"))
+                stream.flush()
+            except OSError:
+                os.truncate(path, end)
+                raise
         self._listed.add(entry)
 
     def _copied(self, original: Path) -> str:
-        """Copy a file under a name that its content decides; the name."""
+        """Copy a file under a name that its content decides; the name, "" for one that is gone, unreadable or changing."""
         try:
             if original.stat().st_size > LARGEST_COPY:
                 return ""
             name = name_of(original)
-            copy = self.folder / name
-            if not copy.exists():
-                make_private(self.folder)
-                with original.open("rb") as source, replacing(copy) as temporary, temporary.open("wb") as target:
-                    shutil.copyfileobj(source, target)
-                copy.chmod(0o600)
-        except PermissionError:
-            if os.access(original, os.R_OK):
-                raise
+        except OSError:
             return ""
+        copy = self.folder / name
+        if not copy.exists():
+            make_private(self.folder)
+            try:
+                with original.open("rb") as source, replacing(copy) as temporary:
+                    _copy(source, temporary, name)
+            except (FileNotFoundError, _ChangedError):
+                return ""
+            copy.chmod(0o600)
         return name
+
+
+class _ChangedError(Exception):
+    """A file is not what it was a moment ago."""
+
+
+def _copy(source: BinaryIO, target: Path, name: str) -> None:
+    with target.open("wb") as stream:
+        shutil.copyfileobj(source, stream)
+    if name_of(target) != name:
+        raise _ChangedError
 
 
 def name_of(path: Path) -> str:

@@ -6,34 +6,28 @@ The walk knows where the file ends, so a truncated file is told from a whole one
 
 from __future__ import annotations
 
-import os
 import struct
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BytesIO
 from typing import BinaryIO
 
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from pipelines.dicom.header import Element, Header, tag_of
-from pipelines.dicom.profile import CONSULTED, PROFILE
+from pipelines.dicom.walking import LARGEST_VALUE, LONG, PIXELS, Walk
 from pipelines.errors import RefusedFileError
 from pipelines.records import Reason
 
 PREAMBLE = 128
 MEDIA_DIRECTORY = "1.2.840.10008.1.3.10"
 STORAGE_CLASSES = "1.2.840.10008.5.1.4.1.1."
-LARGEST_INFLATED = 1 << 30
-DEEPEST = 32
+LARGEST_INFLATED = 1 << 28
+"""Bytes; the largest image that is decoded takes three quarters of it."""
+MOST_FRAGMENTS = 1 << 16
 _UNDEFINED = 0xFFFFFFFF
-_ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
-_PIXELS = 0x7FE00010
-_AT_PIXELS = frozenset({0x7FE00008, 0x7FE00009, _PIXELS})
-_LONG = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
-_SEQUENCES = frozenset(map(tag_of, ("ModalityLUTSequence", "VOILUTSequence", "ViewCodeSequence", "AnatomicRegionSequence")))
-_IN_ITEMS = ("LUTDescriptor", "LUTData", "ModalityLUTType", "CodeValue", "LongCodeValue")
-_IN_META = ("MediaStorageSOPClassUID", "TransferSyntaxUID")
-_WANTED = frozenset(map(tag_of, (*(rule.keyword for rule in PROFILE), *CONSULTED, *_IN_ITEMS, *_IN_META)))
+_ITEM, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE0DD
+_INFLATED_AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True, repr=False)
@@ -41,11 +35,14 @@ class Source:
     """A file whose header was read.
 
     Attributes:
-        header: the listed attributes before the pixel data.
+        header: the listed attributes before the pixel data; with `whole`, all of them.
         transfer_syntax: UID of the encoding, "" if the file does not say and it cannot be told.
         stream: stands at the pixel data element if `has_pixels`.
         implicit: the dataset is in implicit VR.
         has_pixels: there is a (7FE0,0010).
+        tags: every attribute before the pixel data, outside of sequences, listed or not.
+        meta: the file meta information.
+        preamble: the 128 bytes before it, b"" if there are none.
     """
 
     header: Header
@@ -53,6 +50,9 @@ class Source:
     stream: BinaryIO
     implicit: bool
     has_pixels: bool
+    tags: tuple[int, ...] = ()
+    meta: Header = field(default_factory=lambda: Header({}))
+    preamble: bytes = b""
 
     @property
     def is_directory(self) -> bool:
@@ -60,28 +60,35 @@ class Source:
         return self.header.text("SOPClassUID") == MEDIA_DIRECTORY
 
 
-def open_source(stream: BinaryIO) -> Source:
+def open_source(stream: BinaryIO, *, whole: bool = False) -> Source:
     """Read the header of a DICOM file.
 
     Files without the Part 10 preamble are taken if a storage class stands among the first attributes (PS3.10 7.1).
 
+    Args:
+        whole: read every attribute, at any depth, not only the listed ones; of large ones the first 64 kB.
+
     Raises:
-        RefusedFileError: not DICOM, truncated, or a header that cannot be read.
+        RefusedFileError: not DICOM, truncated, a VR that the standard does not know, or a header that cannot be read.
     """
-    part10 = _at_start(stream)
-    meta = _file_meta(stream)
+    walk = Walk(stream, whole=whole)
+    preamble = _preamble(walk)
+    meta = _file_meta(walk)
     syntax = meta.text("TransferSyntaxUID")
     if syntax == DeflatedExplicitVRLittleEndian:
-        stream = _inflated(stream)
-    implicit, order = _encoding(syntax, _peek(stream, 8))
-    walk = _Walk(stream, order)
+        stream = _inflated(stream, walk.at)
+        walk = Walk(stream, whole=whole)
+    implicit, order = _encoding(syntax, walk.peek(8))
+    walk.set_order(order)
     elements = walk.dataset(implicit)
-    if not part10 and not Header(elements).text("SOPClassUID").startswith(STORAGE_CLASSES):
+    if not preamble and not Header(elements).text("SOPClassUID").startswith(STORAGE_CLASSES):
         raise RefusedFileError(Reason.NOT_DICOM)
     if "MediaStorageSOPClassUID" in meta:
         elements.setdefault(tag_of("SOPClassUID"), Element("UI", meta.raw("MediaStorageSOPClassUID")))
     syntax = syntax or (ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian)
-    return Source(Header(elements, order == "<"), syntax, stream, implicit, walk.stopped_at == _PIXELS)
+    stream.seek(walk.at)
+    header, has_pixels = Header(elements, order == "<"), walk.stopped_at == PIXELS
+    return Source(header, syntax, stream, implicit, has_pixels, tuple(walk.tags), meta, preamble)
 
 
 def exactly(stream: BinaryIO, count: int) -> bytes:
@@ -120,7 +127,7 @@ def fragments(stream: BinaryIO) -> list[bytes]:
         RefusedFileError: truncated: the file ends before the sequence does; undecodable: it is not a sequence.
     """
     found: list[bytes] = []
-    while True:
+    while len(found) <= MOST_FRAGMENTS:
         group, element, length = struct.unpack("<HHI", exactly(stream, 8))
         tag = group << 16 | element
         if tag == _SEQUENCE_END:
@@ -128,109 +135,18 @@ def fragments(stream: BinaryIO) -> list[bytes]:
         if tag != _ITEM or length == _UNDEFINED:
             raise RefusedFileError(Reason.UNDECODABLE, "a fragment without an item tag")
         found.append(exactly(stream, length))
+    raise RefusedFileError(Reason.UNDECODABLE, f"more than {MOST_FRAGMENTS:,} fragments")
 
 
-class _Walk:
-    """One pass over the elements of a stream (PS3.5 7.1)."""
-
-    def __init__(self, stream: BinaryIO, order: str) -> None:
-        self.stream = stream
-        self.stopped_at = 0
-        self._tag = struct.Struct(f"{order}HH")
-        self._short = struct.Struct(f"{order}H")
-        self._word = struct.Struct(f"{order}I")
-        here = stream.tell()
-        self._size = stream.seek(0, os.SEEK_END)
-        stream.seek(here)
-
-    def dataset(self, implicit: bool, end: int | None = None, depth: int = 0) -> dict[int, Element]:
-        """The listed elements up to the pixel data, the position `end`, an item delimiter or the end of the file."""
-        if depth > DEEPEST:
-            raise RefusedFileError(Reason.UNREADABLE, f"sequences nested deeper than {DEEPEST}")
-        found: dict[int, Element] = {}
-        while end is None or self.stream.tell() < end:
-            head = self.stream.read(8)
-            if len(head) < 8 and not head.strip(b"\0") and not depth:
-                break
-            if len(head) < 8:
-                raise RefusedFileError(Reason.TRUNCATED, "the file ends within the header")
-            group, element = self._tag.unpack_from(head)
-            tag = group << 16 | element
-            if tag == _ITEM_END:
-                break
-            if not depth and tag in _AT_PIXELS:
-                self.stream.seek(-8, os.SEEK_CUR)
-                self.stopped_at = tag
-                break
-            value = self._element(tag, head, implicit, depth)
-            if value is not None:
-                found.setdefault(tag, value)
-        return found
-
-    def _element(self, tag: int, head: bytes, implicit: bool, depth: int) -> Element | None:
-        vr, length = self._vr_and_length(head, implicit)
-        wanted = tag in _WANTED
-        if length == _UNDEFINED or (wanted and tag in _SEQUENCES):
-            end = None if length == _UNDEFINED else self._within(length)
-            items = self._items(implicit, end, depth + 1)
-            return Element(vr, items=items) if wanted else None
-        self._within(length)
-        if not wanted:
-            self.stream.seek(length, os.SEEK_CUR)
-            return None
-        return Element(vr, self.stream.read(length))
-
-    def _vr_and_length(self, head: bytes, implicit: bool) -> tuple[str | None, int]:
-        vr = head[4:6]
-        # Some writers switch to implicit VR within sequences: what is no VR is taken for half of a length.
-        if implicit or not (vr.isalpha() and vr.isupper()):
-            return None, self._word.unpack_from(head, 4)[0]
-        if vr in _LONG:
-            return vr.decode(), self._word.unpack(exactly(self.stream, 4))[0]
-        return vr.decode(), self._short.unpack_from(head, 6)[0]
-
-    def _within(self, length: int) -> int:
-        end = self.stream.tell() + length
-        if end > self._size:
-            raise RefusedFileError(Reason.TRUNCATED, "the file ends within the header")
-        return end
-
-    def _items(self, implicit: bool, end: int | None, depth: int) -> tuple[Header, ...]:
-        items: list[Header] = []
-        while end is None or self.stream.tell() < end:
-            head = exactly(self.stream, 8)
-            group, element = self._tag.unpack_from(head)
-            tag, length = group << 16 | element, self._word.unpack_from(head, 4)[0]
-            if tag == _SEQUENCE_END:
-                break
-            if tag != _ITEM:
-                raise RefusedFileError(Reason.UNREADABLE, "a sequence without an item tag")
-            items.append(self._item(implicit, length, depth))
-        return tuple(items)
-
-    def _item(self, implicit: bool, length: int, depth: int) -> Header:
-        little = self._tag.format.startswith("<")
-        if length == _UNDEFINED:
-            return Header(self.dataset(implicit, None, depth), little)
-        end = self._within(length)
-        # The item of an undefined-length OB is a fragment, not a dataset; what does not parse is stepped over.
-        try:
-            found = self.dataset(implicit, end, depth)
-        except RefusedFileError:
-            found = {}
-        self.stream.seek(end)
-        return Header(found, little)
-
-
-def _at_start(stream: BinaryIO) -> bool:
-    """Step over the preamble if there is one; whether there is."""
-    start = stream.read(PREAMBLE + 4)
+def _preamble(walk: Walk) -> bytes:
+    """Step over the preamble if there is one; its bytes."""
+    start = walk.peek(PREAMBLE + 4)
     if start[PREAMBLE:] == b"DICM":
-        return True
-    stream.seek(0)
+        walk.at = PREAMBLE + 4
+        return start[:PREAMBLE]
     if not _plausible(start[:8]):
         raise RefusedFileError(Reason.NOT_DICOM)
-    return False
+    return b""
 
 
 def _plausible(head: bytes) -> bool:
@@ -242,20 +158,24 @@ def _plausible(head: bytes) -> bool:
     return explicit or (not big and int.from_bytes(head[4:8], "little") < 4096)
 
 
-def _file_meta(stream: BinaryIO) -> Header:
+def _file_meta(walk: Walk) -> Header:
     """The file meta information (PS3.10 7.1); always in explicit VR little endian."""
-    start = stream.tell()
-    while _peek(stream, 2) == b"\x02\0":
-        head = exactly(stream, 8)
-        long = head[4:6] in _LONG
-        length = struct.unpack("<I", exactly(stream, 4))[0] if long else struct.unpack_from("<H", head, 6)[0]
-        exactly(stream, length)
-    end = stream.tell()
-    if not _peek(stream, 8) and end - start < 1 << 16:
+    start = walk.at
+    while (head := walk.peek(12))[:2] == b"\x02\0":
+        long = head[4:6] in LONG
+        if len(head) < (12 if long else 8):
+            raise RefusedFileError(Reason.TRUNCATED, "the file ends within its file meta information")
+        walk.step_over(12 + int.from_bytes(head[8:12], "little") if long else 8 + int.from_bytes(head[6:8], "little"))
+        if walk.at - start > LARGEST_VALUE:
+            raise RefusedFileError(Reason.UNREADABLE, "file meta information without end")
+    end = walk.at
+    if not walk.peek(8):
         raise RefusedFileError(Reason.TRUNCATED, "the file ends with its file meta information")
-    stream.seek(start)
-    meta = BytesIO(stream.read(end - start))
-    return Header(_Walk(meta, "<").dataset(implicit=False))
+    walk.at = start
+    meta = Header(walk.dataset(implicit=False, end=end))
+    walk.at = end
+    walk.tags.clear()
+    return meta
 
 
 def _encoding(syntax: str, head: bytes) -> tuple[bool, str]:
@@ -267,21 +187,18 @@ def _encoding(syntax: str, head: bytes) -> tuple[bool, str]:
     return not (head[4:6].isalpha() and head[4:6].isupper()), order
 
 
-def _inflated(stream: BinaryIO) -> BinaryIO:
-    """The rest of a deflated file (PS3.5 A.5), refused where it grows past a gigabyte."""
+def _inflated(stream: BinaryIO, start: int) -> BinaryIO:
+    """The rest of a deflated file (PS3.5 A.5), piece by piece, refused where it grows larger than any image."""
     engine = zlib.decompressobj(-zlib.MAX_WBITS)
+    content = BytesIO()
+    stream.seek(start)
     try:
-        content = engine.decompress(stream.read(), LARGEST_INFLATED)
+        while not engine.eof and (piece := engine.unconsumed_tail or stream.read(_INFLATED_AT_ONCE)):
+            content.write(engine.decompress(piece, _INFLATED_AT_ONCE))
+            if content.tell() > LARGEST_INFLATED:
+                raise RefusedFileError(Reason.SIZE, "deflated data of more than 256 MiB")
     except zlib.error:
         raise RefusedFileError(Reason.TRUNCATED, "deflated data that cannot be inflated") from None
-    if engine.unconsumed_tail:
-        raise RefusedFileError(Reason.SIZE, "deflated data of more than a gigabyte")
     if not engine.eof:
         raise RefusedFileError(Reason.TRUNCATED, "the deflated data end early")
-    return BytesIO(content)
-
-
-def _peek(stream: BinaryIO, count: int) -> bytes:
-    start = stream.read(count)
-    stream.seek(-len(start), os.SEEK_CUR)
-    return start
+    return content

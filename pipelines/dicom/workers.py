@@ -1,26 +1,34 @@
-"""De-identify many files on many cores, in order, with bounded memory."""
+"""De-identify many files on many cores, in order, with bounded memory and time; a file that kills its process costs itself."""
 
 from __future__ import annotations
 
 import multiprocessing
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import Future
-from concurrent.futures.process import BrokenProcessPool
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
-from itertools import islice
+from functools import partial
+from math import ceil
 from pathlib import Path
 
-from pipelines import processes
+import cv2
+
+from pipelines.dicom.account import Treatment
 from pipelines.dicom.deidentify import Accept, Clean, Row, deidentify, image_sha256
 from pipelines.dicom.pseudonyms import Pseudonyms
-from pipelines.errors import RefusedFileError, ServiceError
+from pipelines.dicom.quarantine import LARGEST_COPY
+from pipelines.dicom.reading import open_source
+from pipelines.dicom.unchanged import Stamp
+from pipelines.errors import RefusedFileError
+from pipelines.isolation import Bounds, Crew, Lost
 from pipelines.processes import cores
 from pipelines.records import Reason
 
-FEWEST_FOR_A_POOL = 64
-_CHUNK = 8
+MEMORY_BYTES = 2 << 30
+"""What one file may take, beyond what a worker has when it starts."""
+
+_FEWEST_EACH = 4  # files that are worth another process
+_TOGETHER = 8
 _AHEAD = 4
 
 
@@ -41,6 +49,7 @@ class Job:
         root: the source.
         staging: where de-identified files wait to be taken over, on the file system of the data set.
         held: the files that the data set holds, by image.
+        seconds: processor time that one file may take.
     """
 
     root: Path
@@ -48,6 +57,7 @@ class Job:
     pseudonyms: Pseudonyms
     accept: Accept
     held: Mapping[str, Path]
+    seconds: float
 
 
 @dataclass(frozen=True, repr=False)
@@ -61,6 +71,10 @@ class Outcome:
         row: its row of the manifest.
         staged: the de-identified file, if it is new.
         reason: why it is refused.
+        treatment: what was done to its header, if the data set holds it so, or will.
+        blanked: text in its pixels was blanked.
+        rival: the image of the data set whose UID it has without being it.
+        lasting: it is of no use to try again while neither the file nor the settings change.
     """
 
     relative: str
@@ -71,55 +85,100 @@ class Outcome:
     staged: Path | None = None
     reason: Reason | None = None
     without_patient: bool = False
+    treatment: Treatment | None = None
+    blanked: bool = False
+    rival: str | None = None
+    lasting: bool = True
 
 
-def deidentify_files(files: Iterable[str], total: int, job: Job) -> Iterator[Outcome]:
-    """De-identify files, in a pool of processes if there are many; outcomes come in the order of `files`.
+def deidentify_files(files: Sequence[str], job: Job) -> Iterator[Outcome]:
+    """De-identify files in processes of their own; outcomes come in the order of `files`.
+
+    A file that crashes its process, or takes longer than it may, is refused, and the others go on. Where processes may not be
+    started, in a daemon, it is all done here.
 
     Raises:
-        ServiceError: a worker process died.
+        ServiceError: processes end as they start.
     """
     numbered = enumerate(files)
-    if total < FEWEST_FOR_A_POOL or cores() < 2 or multiprocessing.current_process().daemon:
-        for number, relative in numbered:
-            yield _outcome(number, relative, job)
+    if multiprocessing.current_process().daemon:
+        _start(job)
+        yield from map(_outcome, numbered)
         return
-    waiting: deque[Future[list[Outcome]]] = deque()
-    pool = processes.pool(cores(), __name__, _start, job)
-    try:
-        while True:
-            while len(waiting) < _AHEAD * cores() and (chunk := list(islice(numbered, _CHUNK))):
-                waiting.append(pool.submit(_chunk, chunk))
-            if not waiting:
-                return
-            yield from waiting.popleft().result()
-    except BrokenProcessPool:
-        raise ServiceError(
-            "a worker process died (out of memory?); run `radtransfer ingest` again: it goes on where it stopped"
-        ) from None
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    workers = min(cores(), ceil(len(files) / _FEWEST_EACH))
+    together = max(1, min(_TOGETHER, len(files) // (_AHEAD * max(workers, 1))))
+    bounds = Bounds(job.seconds, MEMORY_BYTES)
+    crew = Crew("ingest", _outcome, bounds, _start, (job,), __name__, workers, together, _AHEAD * workers)
+    for relative, result in zip(files, crew.results(numbered) if files else (), strict=True):
+        yield Outcome(relative, Fate.REFUSED, reason=_LOST[result]) if isinstance(result, Lost) else result
 
 
-def _outcome(number: int, relative: str, job: Job) -> Outcome:
+_LOST = {Lost.CRASHED: Reason.UNDECODABLE, Lost.HUNG: Reason.TIMEOUT}
+
+
+def _outcome(numbered: tuple[int, str]) -> Outcome:
+    number, relative = numbered
+    job, path = _get_job(), _get_job().root / relative
     try:
-        with (job.root / relative).open("rb") as stream:
-            clean = deidentify(stream, job.pseudonyms, job.accept)
+        before = Stamp.of(path)
+        found = _read(path, before, job)
+        if Stamp.of(path) != before:
+            return Outcome(relative, Fate.REFUSED, reason=Reason.CHANGED, lasting=False)
+    except (FileNotFoundError, NotADirectoryError):
+        return Outcome(relative, Fate.REFUSED, reason=Reason.CHANGED, lasting=False)
+    except OSError:
+        return Outcome(relative, Fate.REFUSED, reason=Reason.UNREADABLE, lasting=False)
+    if isinstance(found, Reason):
+        return Outcome(relative, Fate.REFUSED, reason=found)
+    return _settled(number, relative, found, job) if found else Outcome(relative, Fate.DIRECTORY)
+
+
+def _read(path: Path, before: Stamp, job: Job) -> Clean | Reason | None:
+    """De-identify a file, or say why it cannot be used.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    try:
+        with open(path, "rb", opener=_without_waiting) as stream:  # Path.open takes no opener
+            if before.size > LARGEST_COPY:
+                open_source(stream)
+                return Reason.SIZE
+            return deidentify(stream, job.pseudonyms, job.accept)
     except RefusedFileError as error:
-        return Outcome(relative, Fate.REFUSED, reason=error.reason)
+        return error.reason
+    except OSError:
+        raise
+    except MemoryError:
+        return Reason.SIZE
     except Exception:  # whatever a hostile header brings about must not stop the other files
-        return Outcome(relative, Fate.REFUSED, reason=Reason.UNREADABLE)
-    if clean is None:
-        return Outcome(relative, Fate.DIRECTORY)
+        return Reason.UNREADABLE
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Open what was a file when it was found; a pipe that came in its place would wait for a writer."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _settled(number: int, relative: str, clean: Clean, job: Job) -> Outcome:
+    """Compare a clean file with what the data set holds, and put a new one where it waits to be taken over."""
     held = _held_image(clean, job)
     if held is not None and held != clean.image_sha256:
-        return Outcome(relative, Fate.REFUSED, reason=Reason.DUPLICATE)
-    known = (clean.image, clean.image_sha256, clean.row)
+        return Outcome(relative, Fate.REFUSED, reason=Reason.DUPLICATE, rival=clean.image)
+    known = partial(
+        Outcome,
+        relative,
+        image=clean.image,
+        image_sha256=clean.image_sha256,
+        row=clean.row,
+        without_patient=clean.without_patient,
+    )
     if held is not None:
-        return Outcome(relative, Fate.ALREADY, *known, without_patient=clean.without_patient)
+        same = job.held[clean.image].read_bytes() == clean.content
+        return known(fate=Fate.ALREADY, treatment=clean.treatment if same else None)
     staged = job.staging / f"{number}.dcm"
     staged.write_bytes(clean.content)
-    return Outcome(relative, Fate.NEW, *known, staged=staged, without_patient=clean.without_patient)
+    return known(fate=Fate.NEW, staged=staged, treatment=clean.treatment, blanked=clean.blanked)
 
 
 def _held_image(clean: Clean, job: Job) -> str | None:
@@ -140,9 +199,10 @@ _job: Job | None = None
 def _start(job: Job) -> None:
     global _job
     _job = job
+    cv2.setNumThreads(1)
 
 
-def _chunk(chunk: list[tuple[int, str]]) -> list[Outcome]:
+def _get_job() -> Job:
     if _job is None:
         raise RuntimeError("a worker without a job")
-    return [_outcome(number, relative, _job) for number, relative in chunk]
+    return _job

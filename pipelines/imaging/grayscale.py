@@ -1,13 +1,15 @@
 """The grayscale transformations of PS3.3, once and in the standard's order.
 
 Stored values → modality LUT (C.11.1) → VOI LUT (C.11.2) → polarity (C.7.6.3.1.2, C.11.6). The chain is a function of the
-stored value alone, so it is worked out once for every value that the image can hold and then looked up for every pixel.
+stored value alone, so it is worked out once for every value that occurs and then looked up for every pixel. Between values
+that are stored, where an image was resampled, a lookup table takes the nearest. Overlays (C.9.2) are not shown.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,8 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from pipelines.errors import RefusedFileError
-from pipelines.imaging import header
+from pipelines.imaging import detector, header
+from pipelines.imaging.samples import Codes, Samples, of_stored
 from pipelines.records import Reason
 
 Values = NDArray[np.float64]
@@ -54,38 +57,95 @@ class LookupTable:
         outputs: Values = self.entries[places.astype(np.intp)]
         return outputs
 
+    def fraction(self, values: Values) -> Values:
+        """The outputs as parts of the largest that the bits per entry allow, 0…1."""
+        return self(values) / ((1 << self.bits) - 1)
 
-def grayscale(stored: NDArray[Any], dataset: Dataset, percentiles: tuple[float, float]) -> Grayscale:
+
+@dataclass(frozen=True)
+class Showing:
+    """How images are shown where their headers leave a choice.
+
+    Attributes:
+        percentiles: the window in percent, lower and upper, of the pixels that are not padding, where the header has none.
+        window: explanation of the window or VOI LUT to take where there are several; None takes the first.
+    """
+
+    percentiles: tuple[float, float]
+    window: str | None = None
+
+
+def grayscale(stored: NDArray[Any], dataset: Dataset, showing: Showing) -> Grayscale:
     """Show stored pixel values the way the header asks, or between robust percentiles where it asks for nothing usable.
 
     Args:
         stored: (rows, columns), uint8, int8, uint16 or int16, as `decode` returns them.
-        percentiles: the lower and upper percentile, in percent, of the pixels that are not padding.
 
     Raises:
         RefusedFileError: all pixels that are not padding hold the same value (`Reason.CONSTANT`).
     """
-    patterns = stored.view(np.uint8 if stored.dtype.itemsize == 1 else np.uint16)
-    values = _every_value(stored.dtype)
+    samples = of_stored(stored)
+    return shown(samples.codes, samples, padding(stored, dataset), dataset, showing)
+
+
+def shown(codes: Codes, samples: Samples, blank: NDArray[np.bool_] | None, dataset: Dataset, showing: Showing) -> Grayscale:
+    """Show an image, of any size, given by codes.
+
+    Args:
+        codes: uint16 (rows, columns), as in `samples`, which says what they stand for.
+        blank: which pixels are padding; None for none of them.
+
+    Raises:
+        RefusedFileError: all pixels that are not padding hold the same value (`Reason.CONSTANT`).
+    """
+    counts = np.bincount((codes if blank is None else codes[~blank]).reshape(-1), minlength=1 << 16)
+    present = np.flatnonzero(counts)
+    if len(present) < 2:
+        raise RefusedFileError(Reason.CONSTANT, "every pixel holds the same value")
     with header.quiet():
-        padding = _padding(values, dataset)
-        counts: Counts = np.bincount(patterns.reshape(-1), minlength=len(values))
-        counts[padding] = 0
-        if np.count_nonzero(counts) < 2:
-            raise RefusedFileError(Reason.CONSTANT, "every pixel holds the same value")
-        meaning = modality(values, dataset)
-        table, window = _shown(meaning, counts, dataset, percentiles)
-        if _inverse(dataset):
-            table = 1 - table
-    table[padding] = 0
-    return Grayscale(table.astype(np.float32)[patterns], window)
+        values = samples.values(present)
+        lowest, highest = samples.values(np.array([0, (1 << 16) - (1 << (16 - samples.bits))]))
+        extremes = modality(np.array([lowest, highest]), dataset, signed=samples.signed)
+        meaning = modality(values, dataset, signed=samples.signed)
+        if detector.is_raw(dataset):
+            meaning, inverse = detector.density(meaning, dataset)
+            grey, window = _between_percentiles(meaning, counts[present], showing.percentiles), "percentiles"
+        else:
+            inverse = _inverse(dataset)
+            grey, window = _voi(meaning, counts[present], dataset, showing, signed=bool(extremes.min() < 0))
+    table = np.zeros(1 << 16, np.float32)
+    table[present] = 1 - grey if inverse else grey
+    image = table.take(codes)
+    if blank is not None:
+        image[blank] = 0
+    return Grayscale(image, window)
 
 
-def modality(values: Values, dataset: Dataset) -> Values:
-    """Apply the modality LUT: the sequence if there is one, else rescale slope and intercept (PS3.3 C.11.1.1)."""
-    signed_input = bool(values.min() < 0)
+def padding(stored: NDArray[Any], dataset: Dataset) -> NDArray[np.bool_] | None:
+    """Which pixels are padding: of one value, or of the range up to a limit, both included (PS3.3 C.7.5.1.1.2).
+
+    Returns:
+        (rows, columns), or None where no pixel is.
+    """
+    with header.quiet():
+        ends = [header.number(dataset, name) for name in ("PixelPaddingValue", "PixelPaddingRangeLimit")]
+    if ends[0] is None:
+        return None
+    # The value representation is ambiguous (US or SS): 63536 is -2000 read as unsigned.
+    middle = 32768 if stored.dtype.kind == "i" else 0
+    limits = [(int(end) + middle) % 65536 - middle for end in ends if end is not None]
+    found: NDArray[np.bool_] = (stored >= min(limits)) & (stored <= max(limits))
+    return found if found.any() else None
+
+
+def modality(values: Values, dataset: Dataset, *, signed: bool) -> Values:
+    """Apply the modality LUT: the sequence if there is one, else rescale slope and intercept (PS3.3 C.11.1.1).
+
+    Args:
+        signed: whether stored values can be negative.
+    """
     for item in header.items(dataset, "ModalityLUTSequence")[:1]:
-        table = lookup_table(item, signed_input=signed_input)
+        table = lookup_table(item, signed_input=signed)
         if table is not None:
             return table(values)
     slope, intercept = header.number(dataset, "RescaleSlope"), header.number(dataset, "RescaleIntercept")
@@ -153,39 +213,60 @@ def percentile_window(values: Values, counts: Counts, percentiles: tuple[float, 
     return (float(low), float(high)) if low < high else (float(values[0]), float(values[-1]))
 
 
-def _every_value(dtype: np.dtype[Any]) -> Values:
-    bits = dtype.itemsize * 8
-    return np.arange(1 << bits, dtype=f"u{dtype.itemsize}").view(dtype.newbyteorder("=")).astype(np.float64)
+def _voi(meaning: Values, counts: Counts, dataset: Dataset, showing: Showing, *, signed: bool) -> tuple[Values, str]:
+    """The VOI step: grey levels 0…1, and where they came from.
+
+    A LUT or window that gives all pixels of the image one grey level is passed over as invalid.
+
+    Args:
+        signed: whether values after the modality LUT can be negative.
+    """
+    choices = [*_luts(dataset, signed=signed), *_windows(dataset)]
+    if showing.window is not None:
+        wanted = showing.window.upper()
+        choices.sort(key=lambda choice: choice.explanation != wanted)
+    for choice in choices:
+        grey = choice.function(meaning)
+        if np.ptp(grey) > 0:
+            return grey, choice.kind
+    return _between_percentiles(meaning, counts, showing.percentiles), "percentiles"
 
 
-def _padding(values: Values, dataset: Dataset) -> NDArray[np.bool_]:
-    """Which stored values are padding: one value, or the range up to a limit, both included (PS3.3 C.7.5.1.1.2)."""
-    bounds = [header.number(dataset, name) for name in ("PixelPaddingValue", "PixelPaddingRangeLimit")]
-    if bounds[0] is None:
-        return np.zeros(len(values), bool)
-    if values.min() < 0:  # the value representation is ambiguous: 63536 is -2000 read as unsigned
-        ends = [(int(bound) + 32768) % 65536 - 32768 for bound in bounds if bound is not None]
-    else:
-        ends = [int(bound) % 65536 for bound in bounds if bound is not None]
-    return (values >= min(ends)) & (values <= max(ends))
+@dataclass(frozen=True)
+class _Choice:
+    """One way that the header offers to show the image."""
+
+    kind: str
+    explanation: str
+    function: Callable[[Values], Values]
 
 
-def _shown(meaning: Values, counts: Counts, dataset: Dataset, percentiles: tuple[float, float]) -> tuple[Values, str]:
-    """The VOI step. A LUT or window that gives all pixels of the image one grey level is passed over as invalid."""
-    present = counts > 0
+def _luts(dataset: Dataset, *, signed: bool) -> Iterator[_Choice]:
     for item in header.items(dataset, "VOILUTSequence"):
-        table = lookup_table(item, signed_input=bool(meaning.min() < 0))
-        if table is not None and np.ptp(table(meaning)[present]) > 0:
-            return table(meaning) / ((1 << table.bits) - 1), "voi_lut"
+        table = lookup_table(item, signed_input=signed)
+        if table is not None:
+            yield _Choice("voi_lut", "".join(header.texts(item, "LUTExplanation")[:1]), table.fraction)
+
+
+def _windows(dataset: Dataset) -> Iterator[_Choice]:
     function, least = VOI_FUNCTIONS.get("".join(header.texts(dataset, "VOILUTFunction")[:1]), VOI_FUNCTIONS["LINEAR"])
-    windows = zip(header.numbers(dataset, "WindowCenter"), header.numbers(dataset, "WindowWidth"), strict=False)
-    for center, width in windows:
-        if width >= least and np.ptp(function(meaning[present], center, width)) > 0:
-            return function(meaning, center, width), "window"
+    explanations = header.texts(dataset, "WindowCenterWidthExplanation")
+    pairs = zip(header.numbers(dataset, "WindowCenter"), header.numbers(dataset, "WindowWidth"), strict=False)
+    for place, (center, width) in enumerate(pairs):
+        if width >= least:
+            explanation = explanations[place] if place < len(explanations) else ""
+            yield _Choice("window", explanation, partial(_windowed, function, center, width))
+
+
+def _windowed(function: Callable[[Values, float, float], Values], center: float, width: float, values: Values) -> Values:
+    return function(values, center, width)
+
+
+def _between_percentiles(meaning: Values, counts: Counts, percentiles: tuple[float, float]) -> Values:
     low, high = percentile_window(meaning, counts, percentiles)
     if low == high:
         raise RefusedFileError(Reason.CONSTANT, "the modality LUT gives every pixel the same value")
-    return np.clip((meaning - low) / (high - low), 0, 1), "percentiles"
+    return np.clip((meaning - low) / (high - low), 0, 1)
 
 
 def _inverse(dataset: Dataset) -> bool:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import asdict, astuple, dataclass, fields
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,10 +14,10 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from pipelines.errors import RefusedFileError
-from pipelines.imaging import hashes, header
-from pipelines.imaging.decode import decode
-from pipelines.imaging.grayscale import grayscale
-from pipelines.imaging.resample import fit
+from pipelines.imaging import crop, detector, hashes, header, orientation
+from pipelines.imaging.grayscale import Showing, shown
+from pipelines.imaging.picture import Picture
+from pipelines.imaging.resample import Box, centred, fitted
 from pipelines.records import Reason
 
 _PREAMBLE = 128
@@ -32,23 +32,39 @@ class Recipe:
         size: rows and columns of a prepared image.
         depth: `uint8` or `uint16`, the grey levels.
         percentiles: the window, in percent, where the header has none.
+        window: explanation of the window or VOI LUT to take where there are several; None takes the first.
+        for_processing: `render` shows raw detector images, `leave_out` refuses them.
+        crop: cut off the borders of rectangular collimation.
+        flip_right: body parts whose right side is mirrored; True stands for all.
+        flip_views: views that are mirrored.
     """
 
     size: int
     depth: str
     percentiles: tuple[float, float]
+    window: str | None = None
+    for_processing: str = "leave_out"
+    crop: bool = False
+    flip_right: bool | tuple[str, ...] = False
+    flip_views: tuple[str, ...] = ()
 
     @property
     def dtype(self) -> np.dtype[Any]:
         return np.dtype(self.depth)
 
+    @property
+    def showing(self) -> Showing:
+        return Showing(self.percentiles, self.window)
+
     def to_dict(self) -> dict[str, Any]:
-        return {"size": self.size, "depth": self.depth, "percentiles": list(self.percentiles)}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Recipe:
-        low, high = values["percentiles"]
-        return cls(int(values["size"]), str(values["depth"]), (float(low), float(high)))
+        """What `to_dict` gave; what it did not say has the default, which is how that was done before it could be chosen."""
+        known = {field.name: values[field.name] for field in fields(cls) if field.name in values}
+        recipe: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in known.items()}
+        return cls(**recipe)
 
 
 @dataclass(frozen=True)
@@ -65,6 +81,10 @@ class Prepared:
     std: float
     dark: float
     bright: float
+    pixel_aspect: float
+    reduction: float
+    crop: str | None
+    mirrored: float
     pixel_hash: str
     perceptual_hash: str
 
@@ -75,13 +95,20 @@ def read(source: Path | bytes) -> Dataset:
     Raises:
         RefusedFileError: it is not DICOM, is cut off, or its header cannot be read. The message holds no header value.
     """
-    content = source if isinstance(source, bytes) else source.read_bytes()
-    marked = content[_PREAMBLE : _PREAMBLE + 4] == b"DICM"
+    with BytesIO(source) if isinstance(source, bytes) else source.open("rb") as stream:
+        return _read(stream)
+
+
+def _read(stream: BinaryIO) -> Dataset:
+    marked = stream.read(_PREAMBLE + 4)[_PREAMBLE:] == b"DICM"
+    stream.seek(0)
     with header.quiet(), warnings.catch_warnings(record=True) as notices:
         warnings.simplefilter("always")
         try:
-            dataset = dcmread(BytesIO(content), force=True)
+            dataset = dcmread(stream, force=True)
             empty = not any(keyword in dataset for keyword in ("SOPClassUID", "SOPInstanceUID", "Rows"))
+        except (OSError, MemoryError):
+            raise
         except Exception:
             # Arbitrary bytes make the parser raise anything, and its messages repeat them.
             raise RefusedFileError(Reason.UNREADABLE if marked else Reason.NOT_DICOM) from None
@@ -102,29 +129,46 @@ def prepare(dataset: Dataset, recipe: Recipe) -> Prepared:
         return _prepared(dataset, recipe)
     except RefusedFileError:
         raise
+    except MemoryError:
+        raise RefusedFileError(Reason.SIZE, "needs more memory than one image may take") from None
     except Exception:
         # No header may stop the other files, however odd, and the parser's message could repeat its values.
         raise RefusedFileError(Reason.UNREADABLE, "the header cannot be made sense of") from None
 
 
 def _prepared(dataset: Dataset, recipe: Recipe) -> Prepared:
-    stored = decode(dataset)
-    shown = grayscale(stored, dataset, recipe.percentiles)
-    fitted = fit(shown.image, recipe.size, pixel_aspect(dataset))
+    if recipe.for_processing != "render" and detector.is_raw(dataset):
+        raise RefusedFileError(Reason.FOR_PROCESSING, "raw detector data; prepare.for_processing: render takes them")
+    aspect = pixel_aspect(dataset)
+    picture = Picture.read(dataset, recipe.size, aspect)
+    box = _field(picture, dataset, recipe) if recipe.crop else picture.whole
+    codes, blank = picture.part(box, fitted(box, recipe.size, aspect))
+    image = shown(codes, picture.samples, blank, dataset, recipe.showing)
+    mirrored = orientation.is_mirrored(dataset, recipe.flip_right, recipe.flip_views)
     most = np.iinfo(recipe.dtype).max
-    array = np.rint(fitted.image * most).astype(recipe.dtype)
-    top, left, height, width = fitted.box
-    content = array[top : top + height, left : left + width]
+    content = np.rint((image.image[:, ::-1] if mirrored else image.image) * most).astype(recipe.dtype)
+    levels, share = np.linspace(0, 1, most + 1), np.bincount(content.reshape(-1), minlength=most + 1) / content.size
+    mean = share @ levels
     return Prepared(
-        array=array,
-        window=shown.window,
-        mean=float(content.mean(dtype=np.float64) / most),
-        std=float(content.std(dtype=np.float64) / most),
-        dark=float(np.mean(content == 0)),
-        bright=float(np.mean(content == most)),
-        pixel_hash=hashes.pixel_hash(stored),
+        array=centred(content, recipe.size),
+        window=image.window,
+        mean=float(mean),
+        std=float(np.sqrt(share @ (levels - mean) ** 2)),
+        dark=float(share[0]),
+        bright=float(share[most]),
+        pixel_aspect=aspect,
+        reduction=1 << picture.samples.read_at,
+        crop=None if box == picture.whole else " ".join(f"{edge:.0f}" for edge in astuple(box)),
+        mirrored=float(mirrored),
+        pixel_hash=picture.pixel_hash,
         perceptual_hash=hashes.perceptual_hash(content.astype(np.float32)),
     )
+
+
+def _field(picture: Picture, dataset: Dataset, recipe: Recipe) -> Box:
+    codes, blank = picture.part(picture.whole, fitted(picture.whole, min(crop.PREVIEW, recipe.size)))
+    image = shown(codes, picture.samples, blank, dataset, recipe.showing).image
+    return crop.open_field(image, dataset, picture.samples.rows, picture.samples.columns)
 
 
 def pixel_aspect(dataset: Dataset) -> float:

@@ -3,49 +3,59 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.imaging.samples import Samples
+
 
 @dataclass(frozen=True)
-class Fitted:
-    """An image fitted into a square.
+class Box:
+    """A part of an image: its edges, in pixels from the upper left corner."""
 
-    Attributes:
-        image: float32 (size, size), zero outside the content.
-        box: top, left, height and width of the content, in pixels.
-    """
-
-    image: NDArray[np.float32]
-    box: tuple[int, int, int, int]
+    top: float
+    left: float
+    bottom: float
+    right: float
 
     @property
-    def content(self) -> NDArray[np.float32]:
-        """The part of the image inside the padding, (height, width)."""
-        top, left, height, width = self.box
-        return self.image[top : top + height, left : left + width]
+    def rows(self) -> float:
+        return self.bottom - self.top
+
+    @property
+    def columns(self) -> float:
+        return self.right - self.left
 
 
-def fit(image: NDArray[np.float32], size: int, aspect: float = 1.0) -> Fitted:
-    """Scale `image` so that its longer side fills `size`, and centre it on zeros.
-
-    Downwards each pixel is the mean over the area that it covers; upwards it is interpolated linearly.
+def fitted(box: Box, size: int, aspect: float = 1.0) -> tuple[int, int]:
+    """Rows and columns of a part of an image when its longer side fills `size`.
 
     Args:
-        image: (rows, columns), 0…1.
         aspect: height of a pixel divided by its width.
     """
-    rows, columns = image.shape
-    tall = rows * aspect
-    scale = size / max(tall, columns)
-    height, width = (min(size, max(1, round(side * scale))) for side in (tall, columns))
-    scaled = np.clip(resize(image, height, width), 0, 1)
-    top, left = (size - height) // 2, (size - width) // 2
-    square = np.zeros((size, size), np.float32)
-    square[top : top + height, left : left + width] = scaled
-    return Fitted(square, (top, left, height, width))
+    tall = box.rows * aspect
+    scale = size / max(tall, box.columns)
+    height, width = (min(size, max(1, round(side * scale))) for side in (tall, box.columns))
+    return height, width
+
+
+def resampled(samples: Samples, box: Box, shape: tuple[int, int]) -> NDArray[np.float32]:
+    """The codes of a part of an image at another size.
+
+    On an axis that shrinks each pixel is the mean over the area that it covers, on one that grows it is interpolated
+    linearly; beyond the edge the image goes on as it is there.
+
+    Args:
+        box: in stored pixels.
+        shape: rows and columns of the result.
+    """
+    step, offset = samples.step, samples.offset
+    rows = _along(samples.codes, shape[0], (box.top - offset) / step, (box.bottom - offset) / step)
+    columns = _along(np.ascontiguousarray(rows.T), shape[1], (box.left - offset) / step, (box.right - offset) / step)
+    return np.ascontiguousarray(columns.T)
 
 
 def resize(image: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
@@ -58,3 +68,33 @@ def resize(image: NDArray[np.float32], height: int, width: int) -> NDArray[np.fl
     if shrunk != (height, width):
         result = cv2.resize(result, (width, height), interpolation=cv2.INTER_LINEAR).astype(np.float32, copy=False)
     return result
+
+
+def centred(content: NDArray[Any], size: int) -> NDArray[Any]:
+    """Put an image in the middle of a square of zeros."""
+    height, width = content.shape
+    top, left = (size - height) // 2, (size - width) // 2
+    square = np.zeros((size, size), content.dtype)
+    square[top : top + height, left : left + width] = content
+    return square
+
+
+def _along(values: NDArray[Any], count: int, start: float, stop: float) -> NDArray[np.float32]:
+    """`count` values from the stretch start…stop of the first axis, where value k covers k…k + 1."""
+    length = (stop - start) / count
+    lower = start + length * np.arange(count)
+    if length < 1:  # grows: the two values whose centres are next to the middle
+        middle = lower + 0.5 * length - 0.5
+        first = np.floor(middle)
+        weights = [first + 1 - middle, middle - first]
+    else:
+        first = np.floor(lower)
+        taps = int(np.ceil((lower + length - first).max() - 1e-9))
+        ends = [(np.maximum(lower, first + tap), np.minimum(lower + length, first + tap + 1)) for tap in range(taps)]
+        weights = [np.clip(end - begin, 0, None) for begin, end in ends]
+    places = first.astype(np.intp)
+    total = np.zeros((count, values.shape[1]), np.float32)
+    for tap, weight in enumerate(weights):
+        share = (weight / sum(weights)).astype(np.float32)[:, None]
+        total += values.take(places + tap, axis=0, mode="clip") * share
+    return total

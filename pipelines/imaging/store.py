@@ -12,10 +12,10 @@ written again. A shard without a table is what a killed run left, and goes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pandas as pd
@@ -26,11 +26,12 @@ from pipelines.errors import MissingInputError
 from pipelines.imaging.radiograph import Recipe
 from pipelines.records import INDEX, MANIFEST
 
-FORMAT = 1
+FORMAT = 2
 """Version of the files and of the chain that makes the arrays; raise it when either changes, and stores are rebuilt."""
 
 COLUMNS = ("image", *(name for name in INDEX if name not in MANIFEST))
-NUMBERS = dict.fromkeys(("mean", "std", "dark", "bright"), "float64") | {"shard": "int64", "row": "int64"}
+_MEASURED = ("mean", "std", "dark", "bright", "pixel_aspect", "reduction", "mirrored")
+NUMBERS = dict.fromkeys(_MEASURED, "float64") | {"shard": "int64", "row": "int64"}
 
 _OPEN_SHARDS = 512  # each keeps a file descriptor; a process is usually allowed 1,024
 
@@ -128,17 +129,30 @@ def next_shard(folder: Path) -> int:
     return max(numbers, default=-1) + 1
 
 
-def write_shard(folder: Path, number: int, arrays: Sequence[NDArray[Any]], rows: pd.DataFrame, recipe: Recipe) -> None:
-    """Write one shard: its array, then its table.
+def write_shard(
+    folder: Path, number: int, arrays: Iterable[NDArray[Any]], rows: Callable[[], pd.DataFrame], recipe: Recipe
+) -> None:
+    """Write one shard: its array, an image at a time, then its table.
 
     Args:
         arrays: (size, size) each, in the order of the `row` column.
-        rows: `COLUMNS`, with `shard` equal to `number`, or -1 for an image that was left out.
+        rows: gives, once the arrays are written, `COLUMNS` with `shard` equal to `number`, or -1 for an image left out.
     """
-    stacked = np.stack(arrays) if arrays else np.empty((0, recipe.size, recipe.size), recipe.dtype)
+    count = 0
     with files.replacing(array_path(folder, number)) as temporary, temporary.open("wb") as stream:
-        np.save(stream, stacked, allow_pickle=False)
-    files.write_table(array_path(folder, number).with_suffix(".parquet"), rows)
+        _write_header(stream, count, recipe)
+        for array in arrays:
+            stream.write(np.ascontiguousarray(array, recipe.dtype).data)
+            count += 1
+        stream.seek(0)
+        _write_header(stream, count, recipe)
+    files.write_table(array_path(folder, number).with_suffix(".parquet"), rows())
+
+
+def _write_header(stream: BinaryIO, count: int, recipe: Recipe) -> None:
+    # numpy leaves room for the first axis to grow, so the header takes as many bytes for any number of images.
+    shape, descr = (count, recipe.size, recipe.size), np.lib.format.dtype_to_descr(recipe.dtype)
+    np.lib.format.write_array_header_1_0(stream, {"descr": descr, "fortran_order": False, "shape": shape})
 
 
 def table(records: Sequence[dict[str, Any]]) -> pd.DataFrame:

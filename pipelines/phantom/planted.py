@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
@@ -140,11 +139,7 @@ def _no_uid(dataset: Dataset) -> bytes:
 
 
 def _burned_in(dataset: Dataset) -> bytes:
-    grey = _pixels(dataset)
-    spoken = str(dataset.PatientName).replace("^", " ").upper()
-    ink = np.zeros(grey.shape, np.uint8)
-    cv2.putText(ink, spoken, (24, grey.shape[0] - 30), cv2.FONT_HERSHEY_SIMPLEX, 0.8, (255,), 2)
-    dataset.PixelData = np.where(ink > 127, np.uint16(2 ** int(dataset.BitsStored) - 1), grey).astype(np.uint16).tobytes()
+    """An image that is said to have text in its pixels, in which none is found: somebody has to look."""
     dataset.BurnedInAnnotation = "YES"
     return encoding.to_bytes(dataset, EXPLICIT)
 
@@ -199,9 +194,9 @@ _KINDS: tuple[tuple[str, Reason | None, str, Callable[[Dataset], bytes]], ...] =
     ("sizeless.dcm", Reason.SIZE, "ingest", _no_size),
     ("proprietary.dcm", Reason.TRANSFER_SYNTAX, "ingest", _private_syntax),
     ("nameless.dcm", Reason.MISSING_UID, "ingest", _no_uid),
-    ("named.dcm", Reason.BURNED_IN, "ingest", _burned_in),
+    ("declared.dcm", Reason.BURNED_IN, "ingest", _burned_in),
     ("seventeen_bits.dcm", Reason.BITS, "ingest", _wrong_bits),
     ("DICOMDIR", None, "ingest", _directory),
-    ("corrupt.dcm", Reason.UNDECODABLE, "prepare", _corrupt),
+    ("corrupt.dcm", Reason.UNDECODABLE, "ingest", _corrupt),
     ("blank.dcm", Reason.CONSTANT, "prepare", _blank),
 )

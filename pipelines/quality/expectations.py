@@ -230,11 +230,11 @@ def _pixels(check: CheckSection) -> tuple[Expectation, ...]:
     return (
         Expectation(
             "few left out",
-            f"Preparing leaves out {few}.",
+            f"Preparing leaves out {few}, besides raw detector data.",
             "error",
             "index",
             "ExpectColumnValuesToBeNull",
-            {"column": "left_out", **tolerated},
+            {"column": "unusable", **tolerated},
         ),
         Expectation(
             "array place unique",

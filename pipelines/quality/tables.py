@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from pipelines.records import INDEX
+from pipelines.records import INDEX, Reason
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -54,7 +54,7 @@ def build(index: pd.DataFrame, labels: pd.DataFrame, task: Task) -> dict[str, pd
     images, matrix = usable(index, labels, task)
     cohort = images[["image", "patient", "pixel_hash"]].assign(signature=signatures(matrix))
     return {
-        "index": index,
+        "index": _with_unusable(index),
         "images": _with_counts(prepared(index)),
         "labels": _with_membership(labels, index, task),
         "cohort": _counted(cohort, "labellings_of_these_pixels", "pixel_hash", "signature"),
@@ -73,6 +73,13 @@ def _counted(table: pd.DataFrame, name: str, key: str, counted: str) -> pd.DataF
     if not {key, counted} <= set(table.columns):
         return table
     return table.assign(**{name: table.groupby(key)[counted].transform("nunique")})
+
+
+def _with_unusable(index: pd.DataFrame) -> pd.DataFrame:
+    """Add why images are left out that should not have been; raw detector data are left out by choice."""
+    if "left_out" not in index:
+        return index
+    return index.assign(unusable=index["left_out"].where(index["left_out"] != Reason.FOR_PROCESSING.value))
 
 
 def _with_counts(images: pd.DataFrame) -> pd.DataFrame:

@@ -1,11 +1,12 @@
-"""Bring a folder of radiographs into the data set: de-identified, labelled, and what cannot be used set aside."""
+"""Bring radiographs into the data set: de-identified, labelled, and what cannot be used set aside."""
 
 from __future__ import annotations
 
 import csv
 import io
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from contextlib import closing
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,22 @@ from rich.markup import escape
 
 from pipelines import files
 from pipelines import labels as labels_of
-from pipelines.config import Config
+from pipelines.config import Config, IngestSection
 from pipelines.console import progress
 from pipelines.dicom import dataset
+from pipelines.dicom.account import Account
+from pipelines.dicom.confidentiality import Option
 from pipelines.dicom.deidentify import Accept, Row
 from pipelines.dicom.folder import Listing, list_files
 from pipelines.dicom.intake import Intake, Tally
 from pipelines.dicom.pseudonyms import Pseudonyms
 from pipelines.dicom.quarantine import make_private
+from pipelines.dicom.sources.local import FolderSource
+from pipelines.dicom.sources.opening import open_source
+from pipelines.dicom.sources.protocol import Collected, Counts, Source, Taken
+from pipelines.dicom.unchanged import Unchanged
 from pipelines.dicom.workers import Fate
-from pipelines.errors import ConfigurationError
+from pipelines.errors import ConfigurationError, ServiceError
 from pipelines.paths import Paths
 from pipelines.records import Reason, Task
 
@@ -35,6 +42,9 @@ class IngestSummary:
     """What came in and what became of it; counts, pseudonyms and line numbers only.
 
     Attributes:
+        fetched: images that a server delivered or a sender pushed; 0 for a folder.
+        seen: images that a server has and was not asked for, or that were pushed again: they had been taken in before.
+        not_delivered: images that a server names and did not deliver; the next run asks for them again.
         found: regular files in the source; each is one of `new`, `already`, `not_dicom`, `dicomdirs` or `quarantined`.
         new: images added to the data set.
         already: files whose image the data set held, or that came twice.
@@ -54,10 +64,16 @@ class IngestSummary:
         unlabelled_images: their pseudonyms.
         unmatched: label rows that name no image.
         unmatched_lines: their lines in the label table; the keys are in the quarantine folder.
+        searched: every image was searched for text in its pixels (`ingest.burned_in: clean`).
+        blanked: new images in which such text was blanked.
+        treated_otherwise: images of the data set that came in under other de-identification settings, or an earlier version.
         declared: the task section that the label table declared, if params.yaml had none.
         quarantine: where files were set aside.
     """
 
+    fetched: int
+    seen: int
+    not_delivered: int
     found: int
     new: int
     already: int
@@ -77,19 +93,38 @@ class IngestSummary:
     unlabelled_images: list[str]
     unmatched: int
     unmatched_lines: list[int]
+    searched: bool
+    blanked: int
+    treated_otherwise: int
     declared: dict[str, Any] | None
     quarantine: str
 
     def describe(self) -> str:
         lines = [
+            *self._network(),
             f"[bold]{self.found:,} files[/bold]: {self.new:,} new images ({self.new_studies:,} new studies, "
             f"{self.new_patients:,} new patients), {self.already:,} already there",
             *self._set_aside(),
             f"[bold]data/[/bold] holds {self.images:,} images of {self.studies:,} studies and {self.patients:,} patients",
+            *self._treatment(),
             *self._labels(),
-            "[dim]Headers are de-identified. Text burned into the pixels is noticed only where the header says so.[/dim]",
+            *self._pixels(),
         ]
         return "\n".join(lines)
+
+    def _pixels(self) -> list[str]:
+        if not self.searched:
+            return ["[dim]Headers are de-identified. Text burned into the pixels is noticed only where the header says so.[/dim]"]
+        blanked = [f"text in the pixels of {self.blanked:,} new images blanked"] if self.blanked else []
+        return [*blanked, "[dim]Headers are de-identified; images were searched for burned-in text.[/dim]"]
+
+    def _network(self) -> list[str]:
+        lines = []
+        if self.fetched or self.seen:
+            lines.append(f"[bold]{self.fetched:,} images fetched[/bold], {self.seen:,} seen before")
+        if self.not_delivered:
+            lines.append(f"[yellow]{self.not_delivered:,} not delivered[/yellow] by the server: the next run asks for them again")
+        return lines
 
     def _set_aside(self) -> list[str]:
         reasons = {**({Reason.NOT_DICOM.value: self.not_dicom} if self.not_dicom else {}), **self.quarantined}
@@ -104,6 +139,14 @@ class IngestSummary:
             "files without a PatientID, grouped by study": self.without_patient_id,
         }
         return [*lines, *(f"{count:,} {what}" for what, count in notes.items() if count)]
+
+    def _treatment(self) -> list[str]:
+        if not self.treated_otherwise:
+            return []
+        return [
+            f"[yellow]{self.treated_otherwise:,} of them came in under other settings of ingest.deidentification, or by an "
+            "earlier version[/yellow], and stay as they are: to have all treated alike, ingest them into a new workspace"
+        ]
 
     def _labels(self) -> list[str]:
         lines = [f"labels for {self.labelled:,} images, none for {self.unlabelled:,}"]
@@ -129,48 +172,68 @@ class _Labels:
     declared: dict[str, Any] | None
 
 
+@dataclass
+class _Gathered:
+    """What a source had, and what became of it."""
+
+    tally: Tally
+    counts: Counts = field(default_factory=Counts)
+    found: int = 0
+    links_out: int = 0
+    unreadable_folders: int = 0
+    treated_otherwise: int = 0
+    trouble: ServiceError | None = None
+
+
 def run(config: Config, paths: Paths, source: Path | None = None, labels: Path | None = None) -> IngestSummary:
     """De-identify what is new in `source` into `data/` and join the labels.
 
     Args:
-        source: folder of DICOM files; default `ingest.source`, relative to the workspace.
+        source: folder of DICOM files; default what `ingest.kind` names, `ingest.source` being relative to the workspace.
         labels: CSV file of labels; default `ingest.labels`, relative to the workspace.
 
     Raises:
         MissingKeyError: no pseudonym key in the environment, or another one than the data set was made with.
         SourceError: the source or the label table is not there, or the table names no key.
-        ConfigurationError: no source is named, the quarantine lies within the workspace, or no target can be declared.
+        ConfigurationError: no source is named, the quarantine or the inbox lies within the workspace, or no target can be
+            declared.
         LabelError: a label is not one that the task declares, or rows contradict each other.
         MissingInputError: files of the data set are missing.
+        WeightsError: the models that read burned-in text are not installed.
+        ServiceError: a server does not answer, or gave out; what it delivered until then is in the data set.
     """
     pseudonyms = Pseudonyms.from_environment()
     _check_quarantine(paths)
-    folder = _folder(config, paths, source)
+    accept = _accept(config)
+    if accept.burned_in == "clean":
+        from pipelines.dicom.text_reading import check_models
+
+        check_models()
+    origin = FolderSource(source) if source else open_source(config.ingest, paths, pseudonyms, accept)
     label_file = labels or _configured(config.ingest.labels, paths)
     given = _read_labels(label_file, config) if label_file else None
     held = dataset.held_files(paths)
     dataset.check_key(held, pseudonyms)
     rows = dataset.read_rows(paths, held)
     before = dataset.counts(rows.values())
-    listing = list_files(folder, _left_out(paths, label_file))
-    tally = _take_in(Intake(listing, paths, pseudonyms, _accept(config), rows, held))
+    with closing(origin):
+        nothing, seconds = Listing(paths.data, (), 0, 0), config.ingest.seconds_per_file
+        # Files of any other source leave it when they are taken in.
+        lasts = isinstance(origin, FolderSource)
+        unchanged = Unchanged.under(paths.unchanged, pseudonyms, accept, seconds) if lasts else None
+        intake = Intake(nothing, paths, pseudonyms, accept, rows, held, seconds, unchanged)
+        gathered = _gather(origin, intake, _left_out(paths, label_file))
     dataset.write_manifest(rows.values(), paths)
-    dataset.write_flow(tally.set_aside, len(rows), paths)
-    matched = _match(given, tally, rows, pseudonyms) if given else None
+    gathered.tally.account.write(len(rows), paths)
+    gathered.treated_otherwise = len(rows) - gathered.tally.account.treated(accept.options, pseudonyms.fingerprint)
+    matched = _match(given, gathered.tally, rows, pseudonyms) if given else None
     labelled = _write_labels(config, given, matched, rows, paths)
     _write_unmatched(given, matched, paths)
-    summary = _summary(listing, tally, before, rows, labelled, given, matched, paths)
+    summary = _summary(config, gathered, before, rows, labelled, given, matched, paths)
     files.write_json(paths.ingest_summary, {name: value for name, value in asdict(summary).items() if name != "quarantine"})
+    if gathered.trouble:
+        raise gathered.trouble
     return summary
-
-
-def _folder(config: Config, paths: Paths, source: Path | None) -> Path:
-    folder = source or _configured(config.ingest.source, paths)
-    if folder is None:
-        raise ConfigurationError(
-            "params.yaml ingest.source: expected a folder of DICOM files, got null; name one with `radtransfer ingest SOURCE`"
-        )
-    return folder
 
 
 def _configured(value: str | None, paths: Paths) -> Path | None:
@@ -178,9 +241,7 @@ def _configured(value: str | None, paths: Paths) -> Path | None:
 
 
 def _check_quarantine(paths: Paths) -> None:
-    workspace = paths.workspace.resolve()
-    repository = next((folder for folder in (workspace, *workspace.parents) if (folder / ".git").exists()), workspace)
-    if paths.quarantine.resolve().is_relative_to(repository):
+    if paths.quarantine.resolve().is_relative_to(paths.repository):
         raise ConfigurationError(
             "RADTRANSFER_QUARANTINE: expected a folder outside the workspace and its git repository, got one within; "
             "what is set aside is identified"
@@ -190,7 +251,7 @@ def _check_quarantine(paths: Paths) -> None:
 def _left_out(paths: Paths, label_file: Path | None) -> list[Path]:
     """What a source that encloses the workspace must not bring in: our own output, and the label table."""
     hidden = [paths.workspace / name for name in (".git", ".dvc")]
-    own = [paths.data, paths.artifacts, paths.mlflow, paths.prefect, paths.quarantine, *hidden]
+    own = [paths.data, paths.artifacts, paths.mlflow, paths.prefect, paths.quarantine, paths.inbox, *hidden]
     return [*own, label_file] if label_file else own
 
 
@@ -202,17 +263,62 @@ def _read_labels(path: Path, config: Config) -> _Labels:
 
 
 def _accept(config: Config) -> Accept:
-    return Accept(tuple(name.upper() for name in config.ingest.modalities), config.ingest.burned_in == "keep")
+    modalities = tuple(name.upper() for name in config.ingest.modalities)
+    return Accept(modalities, config.ingest.burned_in, _options(config.ingest))
 
 
-def _take_in(intake: Intake) -> Tally:
+def _options(ingest: IngestSection) -> frozenset[Option]:
+    section = ingest.deidentification
+    chosen = {
+        Option.CLEAN_PIXELS: ingest.burned_in == "clean",
+        Option.PATIENT: section.patient_characteristics,
+        Option.DEVICE: section.device_identity,
+        Option.MODIFIED_DATES: section.modified_dates,
+        Option.CLEAN_DESCRIPTORS: section.clean_descriptors,
+    }
+    return frozenset(option for option, wanted in chosen.items() if wanted)
+
+
+def _gather(origin: Source, intake: Intake, left_out: list[Path]) -> _Gathered:
+    """Take in what a source has, part by part; it lets go of a part only once the data set and the quarantine have it."""
+    paths, held = intake.paths, dict(intake.held)
+    gathered = _Gathered(Tally(set_aside=dataset.read_set_aside(paths), account=Account.of(paths, intake.held)))
+    tally, more = gathered.tally, True
+    while more:
+        part = _collect(origin, Taken(intake.rows.keys(), tally.set_aside.keys()))
+        listing = list_files(part.folder, left_out)
+        _take_in(replace(intake, listing=listing, held=held), tally)
+        dataset.write_flow(tally.set_aside, len(intake.rows), paths)
+        origin.settle(tally.images, Taken(intake.rows.keys(), tally.set_aside.keys()))
+        held |= {image: paths.data / str(row["file"]) for image, row in intake.rows.items() if image not in held}
+        gathered.counts += part.counts
+        gathered.found += len(listing.files)
+        gathered.links_out += listing.links_out
+        gathered.unreadable_folders += listing.unreadable_folders
+        gathered.trouble, more = part.trouble, part.more
+    return gathered
+
+
+def _collect(origin: Source, taken: Taken) -> Collected:
+    with progress(unit="images") as display:
+        tasks: list[Any] = []
+
+        def progressed(counts: Counts) -> None:
+            tasks[:] = tasks or [display.add_task("fetch", total=None, note="")]
+            note = f"{counts.seen:,} seen before" + (f", {counts.failed:,} not delivered" if counts.failed else "")
+            display.update(tasks[0], completed=counts.fetched, note=note)
+
+        return origin.collect(taken, progressed)
+
+
+def _take_in(intake: Intake, tally: Tally) -> None:
     with progress(unit="files") as display:
         task = display.add_task("ingest", total=len(intake.listing.files), note="")
 
         def progressed(tally: Tally) -> None:
             display.update(task, advance=1, note=f"{sum(tally.reasons.values()):,} set aside")
 
-        return intake.run(progressed)
+        intake.run(progressed, tally)
 
 
 def _match(given: _Labels, tally: Tally, rows: Mapping[str, Row], pseudonyms: Pseudonyms) -> labels_of.Matched:
@@ -267,8 +373,8 @@ def _write_unmatched(given: _Labels | None, matched: labels_of.Matched | None, p
 
 
 def _summary(
-    listing: Listing,
-    tally: Tally,
+    config: Config,
+    gathered: _Gathered,
     before: dataset.Counts,
     rows: Mapping[str, Row],
     labelled: set[str],
@@ -279,16 +385,20 @@ def _summary(
     now = dataset.counts(rows.values())
     lines = [given.table.lines[position] for position in matched.unmatched] if given and matched else []
     unlabelled = sorted(rows.keys() - labelled)
+    tally, counts = gathered.tally, gathered.counts
     quarantined = {reason.value: count for reason, count in tally.reasons.items() if reason is not Reason.NOT_DICOM}
     return IngestSummary(
-        found=len(listing.files),
+        fetched=counts.fetched,
+        seen=counts.seen,
+        not_delivered=counts.failed,
+        found=gathered.found,
         new=tally.fates[Fate.NEW],
         already=tally.fates[Fate.ALREADY],
         not_dicom=tally.reasons[Reason.NOT_DICOM],
         dicomdirs=tally.fates[Fate.DIRECTORY],
         quarantined=dict(sorted(quarantined.items())),
-        links_left_out=listing.links_out,
-        unreadable_folders=listing.unreadable_folders,
+        links_left_out=gathered.links_out,
+        unreadable_folders=gathered.unreadable_folders,
         without_patient_id=tally.without_patient,
         new_studies=now.studies - before.studies,
         new_patients=now.patients - before.patients,
@@ -300,6 +410,9 @@ def _summary(
         unlabelled_images=unlabelled,
         unmatched=len(lines),
         unmatched_lines=lines,
+        searched=config.ingest.burned_in == "clean",
+        blanked=tally.blanked,
+        treated_otherwise=gathered.treated_otherwise,
         declared=given.declared if given else None,
         quarantine=str(paths.quarantine),
     )

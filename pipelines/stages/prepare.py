@@ -63,7 +63,7 @@ def run(config: Config, paths: Paths) -> PrepareSummary:
     """
     started = time.perf_counter()
     section = config.prepare
-    recipe = Recipe(section.size, section.depth, section.percentiles)
+    recipe = recipe_of(section)
     manifest = files.read_table(paths.manifest, made_by="ingest").sort_values("image", ignore_index=True)
     held = store.open_for_adding(paths.prepared, recipe)
     new = manifest[~manifest["image"].isin(held["image"])]
@@ -74,6 +74,11 @@ def run(config: Config, paths: Paths) -> PrepareSummary:
     index = _index(manifest, store.contents(paths.prepared))
     files.write_table(paths.index, index)
     return _summary(index, len(new), time.perf_counter() - started, adding)
+
+
+def recipe_of(section: PrepareSection) -> Recipe:
+    """What of the configuration decides the arrays."""
+    return Recipe(**{field.name: getattr(section, field.name) for field in fields(Recipe)})
 
 
 def _require_files(new: pd.DataFrame, paths: Paths) -> None:
@@ -89,7 +94,7 @@ def _add(new: pd.DataFrame, recipe: Recipe, section: PrepareSection, paths: Path
     if new.empty:
         return
     workers = min(section.workers or cores(), len(new))
-    outcomes = prepare_files([paths.data / file for file in new["file"]], recipe, workers)
+    outcomes = prepare_files([paths.data / file for file in new["file"]], recipe, workers, section.seconds_per_file)
     first = store.next_shard(paths.prepared)
     with progress() as display:
         counted = _counted(outcomes, display, len(new))
@@ -99,16 +104,24 @@ def _add(new: pd.DataFrame, recipe: Recipe, section: PrepareSection, paths: Path
 
 
 def _write_shard(number: int, images: pd.Series[str], outcomes: Iterator[Outcome], recipe: Recipe, paths: Paths) -> None:
-    arrays: list[NDArray[Any]] = []
     records: list[dict[str, Any]] = []
+    arrays = _arrays(number, images, outcomes, records)
+    store.write_shard(paths.prepared, number, arrays, lambda: store.table(records), recipe)
+
+
+def _arrays(
+    number: int, images: pd.Series[str], outcomes: Iterator[Outcome], records: list[dict[str, Any]]
+) -> Iterator[NDArray[Any]]:
+    """Pass the arrays of a shard on, one at a time, and add the row of each image to `records`."""
+    row = 0
     for image, outcome in zip(images, islice(outcomes, len(images)), strict=True):
         if outcome.prepared is None:
             reason = outcome.left_out.value if outcome.left_out else None
             records.append({"image": image, "shard": -1, "row": -1, "left_out": reason})
-        else:
-            records.append({"image": image, **_recorded(outcome.prepared), "shard": number, "row": len(arrays)})
-            arrays.append(outcome.prepared.array)
-    store.write_shard(paths.prepared, number, arrays, store.table(records), recipe)
+            continue
+        records.append({"image": image, **_recorded(outcome.prepared), "shard": number, "row": row})
+        row += 1
+        yield outcome.prepared.array
 
 
 def _recorded(prepared: Prepared) -> dict[str, Any]:

@@ -222,8 +222,10 @@ def _pretraining(passport: Mapping[str, Any] | None) -> str:
 
 
 def _without_places(config: Config) -> Config:
-    """The settings without the paths of sources, whose names may tell who was examined."""
-    ingest = config.ingest.model_copy(update={"source": None, "labels": None})
+    """The settings without the paths of sources, whose names may tell who was examined, and the addresses of servers."""
+    fields = type(config.ingest).model_fields
+    places = ("source", "labels", "dicomweb", "dimse", "receive", "tls")
+    ingest = config.ingest.model_copy(update={name: fields[name].default for name in places})
     return config.model_copy(update={"ingest": ingest})
 
 

@@ -30,7 +30,7 @@ def test_an_attribute_has_one_rule() -> None:
 def test_no_attribute_of_free_text_or_time_is_kept() -> None:
     free = {"PN", "LT", "ST", "UT", "TM", "DT", "UC", "UR", "UN"}
     kept = {rule.keyword for rule in PROFILE if dictionary_VR(rule.keyword) in free}
-    assert kept == {"PatientName"}  # written by us: the pseudonym
+    assert kept == {"PatientName", "StudyTime", "ReferringPhysicianName"}  # written by us: the pseudonym, and empty
 
 
 @pytest.mark.parametrize("rule", TERMS, ids=keyword_of)

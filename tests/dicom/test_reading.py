@@ -4,15 +4,21 @@ import re
 import struct
 import zlib
 from io import BytesIO
-from typing import BinaryIO
 
 import pytest
 from made_dicom import CANARY, COLUMNS, ROOT, ROWS, file_bytes, gradient, header, radiograph, with_pixels
 from pydicom import Dataset, dcmwrite
 from pydicom.sequence import Sequence
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    RLELossless,
+)
 
-from pipelines.dicom.reading import DEEPEST, open_source
+from pipelines.dicom.reading import open_source
+from pipelines.dicom.walking import DEEPEST, LARGEST_VALUE, MOST_ELEMENTS
 from pipelines.errors import RefusedFileError
 from pipelines.records import Reason
 
@@ -120,22 +126,51 @@ def test_a_length_beyond_the_file_reads_nothing() -> None:
 class Counted(BytesIO):
     """A stream that counts what is read of it."""
 
-    largest = 0
+    total = 0
 
     def read(self, size: int | None = -1, /) -> bytes:
         content = super().read(size)
-        self.largest = max(self.largest, len(content))
+        self.total += len(content)
         return content
 
 
-def test_a_large_private_element_is_not_read_into_memory() -> None:
+@pytest.mark.parametrize("syntax", [*NATIVE[:3], RLELossless])
+def test_a_header_scan_reads_no_pixels(syntax: str) -> None:
+    content = file_bytes(with_pixels(header(), gradient(600, 600, bits=16), syntax, 16), syntax)
+    stream = Counted(content)
+    source = open_source(stream)
+    assert source.has_pixels
+    assert content.index(b"\xe0\x7f\x10\0" if syntax != ExplicitVRBigEndian else b"\x7f\xe0\0\x10") == stream.tell()
+    assert stream.total <= 8192 < len(content) // 50
+
+
+def test_a_large_private_element_is_not_read() -> None:
     dataset = header()
-    dataset.add_new(0x00410010, "LO", "SOMEBODY")
-    dataset.add_new(0x00411001, "OB", bytes(1 << 20))
-    stream: BinaryIO = Counted(file_bytes(with_pixels(dataset, gradient())))
-    open_source(stream)
-    assert isinstance(stream, Counted)
-    assert stream.largest < 4096
+    dataset.add_new(0x00090010, "LO", "SOMEBODY")
+    dataset.add_new(0x00091001, "OB", bytes(1 << 20))
+    stream = Counted(file_bytes(with_pixels(dataset, gradient())))
+    assert open_source(stream).header.text("PatientID") == "MRN1"
+    assert stream.total <= 3 * 8192
+
+
+def test_a_listed_value_larger_than_any_is_not_read() -> None:
+    huge = header(PatientID=None)
+    huge.add_new("PatientID", "UT", "9" * (LARGEST_VALUE + 2))
+    stream = Counted(file_bytes(with_pixels(huge, gradient())))
+    assert open_source(stream).header.text("PatientID") == ""
+    assert stream.total <= 3 * 8192
+
+
+def endless(tag: bytes, count: int) -> bytes:
+    """A sequence of so many empty items."""
+    items = b"\xfe\xff\x00\xe0\0\0\0\0" * count
+    return bytes(128) + b"DICM" + b"\x08\0\x05\0CS\0\0" + tag + b"SQ\0\0" + struct.pack("<I", len(items)) + items
+
+
+def test_a_header_of_items_without_end_is_refused() -> None:
+    lut = b"\x28\0\x00\x30"
+    assert len(open_source(BytesIO(endless(lut, 1000))).header.items("ModalityLUTSequence")) == 1000
+    assert refusal(endless(lut, MOST_ELEMENTS)).reason is Reason.UNREADABLE
 
 
 def test_deflated_data_that_end_early_are_truncated() -> None:

@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from pipelines.errors import RefusedFileError
-from pipelines.imaging.grayscale import grayscale, linear, linear_exact, lookup_table, percentile_window, sigmoid
+from pipelines.imaging.grayscale import Showing, grayscale, linear, linear_exact, lookup_table, percentile_window, shown, sigmoid
+from pipelines.imaging.samples import of_stored
 from pipelines.records import Reason
 
-PERCENTILES = (0.5, 99.5)
+SHOWING = Showing((0.5, 99.5))
 
 
 def _header(**attributes: Any) -> Dataset:
@@ -35,7 +36,7 @@ def _row(*values: int, dtype: str = "u2") -> NDArray[Any]:
 
 
 def _shown(stored: NDArray[Any], **attributes: Any) -> list[float]:
-    image = grayscale(stored, _header(**attributes), PERCENTILES).image
+    image = grayscale(stored, _header(**attributes), SHOWING).image
     assert image.dtype == np.float32
     return [round(float(value), 6) for value in image[0]]
 
@@ -112,7 +113,7 @@ def test_a_modality_lut_may_start_at_a_negative_stored_value() -> None:
 
 def test_a_voi_lut_comes_before_the_window() -> None:
     table = _lut(10, [0, 4095, 2048], 12)
-    found = grayscale(_row(9, 10, 11, 12, 13), _header(VOILUTSequence=[table], WindowCenter=5, WindowWidth=2), PERCENTILES)
+    found = grayscale(_row(9, 10, 11, 12, 13), _header(VOILUTSequence=[table], WindowCenter=5, WindowWidth=2), SHOWING)
     assert found.window == "voi_lut"
     assert found.image[0].tolist() == pytest.approx([0, 0, 1, 2048 / 4095, 2048 / 4095])
 
@@ -143,7 +144,7 @@ def test_a_descriptor_of_zero_entries_means_65536() -> None:
 
 @pytest.mark.parametrize("item", [Dataset(), _lut(0, [1, 2], 16, length=9)], ids=["empty", "short"])
 def test_a_table_that_is_none_is_passed_over(item: Dataset) -> None:
-    found = grayscale(_row(0, 5, 10), _header(VOILUTSequence=[item], WindowCenter=5.5, WindowWidth=11), PERCENTILES)
+    found = grayscale(_row(0, 5, 10), _header(VOILUTSequence=[item], WindowCenter=5.5, WindowWidth=11), SHOWING)
     assert found.window == "window"
 
 
@@ -182,7 +183,7 @@ USELESS = (
 @pytest.mark.parametrize("attributes", USELESS)
 def test_without_a_usable_window_the_percentiles_decide(attributes: dict[str, Any]) -> None:
     stored = np.arange(1, 1001, dtype=np.uint16).reshape(25, 40)
-    found = grayscale(stored, _header(**attributes), (10, 90))
+    found = grayscale(stored, _header(**attributes), Showing((10, 90)))
     assert found.window == "percentiles"
     # The 100th value is 100, the 900th 900.
     assert found.image.flat[99] == 0
@@ -193,7 +194,7 @@ def test_without_a_usable_window_the_percentiles_decide(attributes: dict[str, An
 def test_a_window_that_is_not_a_number_is_ignored() -> None:
     dataset = _header(WindowCenter=5, WindowWidth=5)
     dataset["WindowCenter"]._value = "wide open"
-    assert grayscale(_row(0, 5, 10), dataset, PERCENTILES).window == "percentiles"
+    assert grayscale(_row(0, 5, 10), dataset, SHOWING).window == "percentiles"
 
 
 def test_percentiles_count_pixels_and_fall_back_to_the_range() -> None:
@@ -226,7 +227,7 @@ def test_the_polarity_is_turned_once(attributes: dict[str, Any], expected: list[
 def test_padding_is_background_and_out_of_the_percentiles(photometric: str) -> None:
     stored = np.full((10, 20), 60000, np.uint16)
     stored[:, :10] = np.arange(100, 200).reshape(10, 10)
-    found = grayscale(stored, _header(PixelPaddingValue=60000, PhotometricInterpretation=photometric), (0, 100))
+    found = grayscale(stored, _header(PixelPaddingValue=60000, PhotometricInterpretation=photometric), Showing((0, 100)))
     assert not found.image[:, 10:].any()
     inside = found.image[:, :10] if photometric == "MONOCHROME2" else 1 - found.image[:, :10]
     np.testing.assert_allclose(inside.reshape(-1), np.arange(100) / 99, atol=1e-6)
@@ -238,7 +239,7 @@ def test_a_padding_range_is_padding_from_end_to_end() -> None:
     for value in (-2000, 63536):  # the second is -2000 read as unsigned
         dataset = _header(**header)
         dataset.add_new("PixelPaddingValue", "SS" if value < 0 else "US", value)
-        shown = grayscale(stored, dataset, (0, 100)).image[0]
+        shown = grayscale(stored, dataset, Showing((0, 100))).image[0]
         assert shown.tolist() == pytest.approx([0, 0, 0, 1, 21 / 2000, 0], abs=1e-6)
 
 
@@ -257,7 +258,7 @@ CONSTANT = (
 @pytest.mark.parametrize(("stored", "attributes"), CONSTANT)
 def test_an_image_of_one_value_is_refused(stored: NDArray[Any], attributes: dict[str, Any]) -> None:
     with pytest.raises(RefusedFileError, match="same value") as caught:
-        grayscale(stored, _header(**attributes), PERCENTILES)
+        grayscale(stored, _header(**attributes), SHOWING)
     assert caught.value.reason is Reason.CONSTANT
 
 
@@ -265,6 +266,52 @@ def test_no_argument_is_changed() -> None:
     stored = _row(0, 5, 10)
     dataset = _header(PixelPaddingValue=0, WindowCenter=5, WindowWidth=10)
     before = dataset.to_json()
-    grayscale(stored, dataset, PERCENTILES)
+    grayscale(stored, dataset, SHOWING)
     assert stored.tolist() == [[0, 5, 10]]
     assert dataset.to_json() == before
+
+
+def _window_of(dataset: Dataset, name: str | None) -> list[float]:
+    found = grayscale(_row(0, 50, 100), dataset, Showing((0, 100), name))
+    return [round(float(value), 3) for value in found.image[0]]
+
+
+TWO_WINDOWS = {"WindowCenter": [50.5, 25.5], "WindowWidth": [101, 51], "WindowCenterWidthExplanation": ["NORMAL", "Harder"]}
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [(None, [0, 0.5, 1]), ("NORMAL", [0, 0.5, 1]), ("harder", [0, 1, 1]), ("no such window", [0, 0.5, 1])],
+)
+def test_of_several_windows_the_first_or_the_one_of_that_name_is_taken(name: str | None, expected: list[float]) -> None:
+    assert _window_of(_header(**TWO_WINDOWS), name) == expected
+
+
+def test_a_window_asked_for_by_name_goes_before_a_lut_and_the_other_way_round() -> None:
+    item = _lut(0, [0] * 60 + [255] * 41, 8)
+    item.LUTExplanation = "SOFTER"
+    dataset = _header(VOILUTSequence=[item], **TWO_WINDOWS)
+    assert _window_of(dataset, None) == [0, 0, 1]
+    assert _window_of(dataset, "HARDER") == [0, 1, 1]
+    assert _window_of(dataset, "SOFTER") == [0, 0, 1]
+
+
+def test_windows_without_explanations_are_taken_in_their_order() -> None:
+    dataset = _header(WindowCenter=[50.5, 25.5], WindowWidth=[101, 51])
+    assert _window_of(dataset, "HARDER") == [0, 0.5, 1]
+
+
+def test_raw_detector_data_are_shown_with_bone_white() -> None:
+    attributes = {"PresentationIntentType": "FOR PROCESSING", "PixelIntensityRelationship": "LIN"}
+    dataset = _header(PixelIntensityRelationshipSign=1, WindowCenter=5, WindowWidth=3, **attributes)
+    found = grayscale(_row(1023, 2047, 4095), dataset, Showing((0, 100)))
+    assert [round(float(value), 4) for value in found.image[0]] == [1, 0.5, 0]
+    assert found.window == "percentiles"
+
+
+def test_between_stored_values_a_window_is_evaluated_where_the_mean_is() -> None:
+    """The mean of 1000 and 1001 at 12 bits is a value of its own: ((1000.5 - 999.5) / 3) + 0.5, a narrow window."""
+    samples = of_stored(np.array([[998, 1000, 1001, 1003]], np.uint16), 12)
+    codes = np.array([[998 * 16, (1000 * 16 + 1001 * 16) // 2, 1003 * 16]], np.uint16)
+    found = shown(codes, samples, None, _header(WindowCenter=1000, WindowWidth=4), SHOWING)
+    assert [round(float(value), 4) for value in found.image[0]] == [0, round(1 / 3 + 0.5, 4), 1]

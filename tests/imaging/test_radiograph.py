@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import json
 import logging
 import warnings
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,11 @@ ODD = (
     ("NumberOfFrames", "IS", b"one "),
     ("PixelPaddingValue", "US", b"M"),
     ("VOILUTFunction", "CS", b"mustermann"),
+    ("PresentationIntentType", "CS", b"for mustermann"),
+    ("CollimatorShape", "CS", b"mustermann"),
+    ("CollimatorLeftVerticalEdge", "IS", b"Mustermann"),
+    ("ImageLaterality", "CS", b"mustermann"),
+    ("WindowCenterWidthExplanation", "LO", b"Mustermann"),
 )
 
 
@@ -101,11 +107,12 @@ def test_an_odd_header_value_is_passed_over_in_silence(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     dataset = make_dataset(scene(12), 12)
-    plain = prepare(dataset, RECIPE)
+    recipe = replace(RECIPE, window="HARDER", crop=True, flip_right=True, flip_views=("RL",))
+    plain = prepare(dataset, recipe)
     content = _planted(dataset, keyword, vr, value, dicom_bytes)
     with warnings.catch_warnings(record=True) as notices, caplog.at_level(logging.DEBUG):
         warnings.simplefilter("always")
-        np.testing.assert_array_equal(prepare(read(content), RECIPE).array, plain.array)
+        np.testing.assert_array_equal(prepare(read(content), recipe).array, plain.array)
     assert not notices
     assert not caplog.records
     assert capfd.readouterr() == ("", "")
@@ -151,7 +158,8 @@ def test_what_is_recorded_are_columns_of_the_index() -> None:
 
 
 def test_a_recipe_survives_its_dictionary() -> None:
-    assert Recipe.from_dict(RECIPE.to_dict()) == RECIPE
+    for recipe in (RECIPE, replace(RECIPE, window="HARDER", crop=True, flip_right=("HAND",), flip_views=("RL",))):
+        assert Recipe.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
 
 
 ASPECTS = (
@@ -187,3 +195,83 @@ def test_the_data_set_is_left_as_it_was(content: bytes) -> None:
     dataset = read(content)
     prepare(dataset, RECIPE)
     assert dataset == read(content)
+
+
+def test_padding_takes_no_part_in_means(make_dataset: Make) -> None:
+    """Where a pixel is partly padding, its grey is that of the rest; where mostly, it is black."""
+    pixels = np.full((128, 128), 1000, np.uint16)
+    pixels[:, 64:] = 3000
+    pixels[:35] = 0  # 35 rows: the ninth row of 32 has three of padding in four
+    window = {"WindowCenter": 2048, "WindowWidth": 4096}
+    array = prepare(make_dataset(pixels, 12, PixelPaddingValue=0, **window), RECIPE).array
+    assert not array[:9].any()
+    assert set(np.unique(array[9:, :16])) == {round(1000 / 4095 * 255)}
+    pixels[33:35] = 1000
+    half = prepare(make_dataset(pixels, 12, PixelPaddingValue=0, **window), RECIPE).array
+    assert set(np.unique(half[8, :16])) == {round(1000 / 4095 * 255)}
+    plain = prepare(make_dataset(pixels, 12, **window), RECIPE).array
+    assert 0 < plain[8, 0] < half[8, 0]
+
+
+def test_an_image_whose_header_knows_padding_is_decoded_in_full(scene: Make, make_dataset: Make, compressed: Make) -> None:
+    pixels = scene(12, rows=200, columns=160)
+    for attributes, reduction in (({}, 2), ({"PixelPaddingValue": 4095}, 1)):
+        dataset = compressed(make_dataset(pixels, 12, **attributes), "1.2.840.10008.1.2.4.90", pixels)
+        assert prepare(dataset, Recipe(50, "uint8", (0, 100))).reduction == reduction
+
+
+def test_raw_detector_data_are_left_out_unless_they_are_asked_for(scene: Make, make_dataset: Make) -> None:
+    dataset = make_dataset(scene(12), 12, PresentationIntentType="FOR PROCESSING")
+    with pytest.raises(RefusedFileError, match=r"raw_for_processing.*prepare\.for_processing: render") as caught:
+        prepare(dataset, RECIPE)
+    assert caught.value.reason is Reason.FOR_PROCESSING
+    assert prepare(dataset, replace(RECIPE, for_processing="render")).window == "percentiles"
+
+
+def test_a_right_hand_is_mirrored_into_a_left_one(scene: Make, make_dataset: Make) -> None:
+    left = make_dataset(scene(12), 12, ImageLaterality="L", BodyPartExamined="HAND")
+    right = make_dataset(np.ascontiguousarray(scene(12)[:, ::-1]), 12, ImageLaterality="R", BodyPartExamined="HAND")
+    recipe = replace(RECIPE, flip_right=("HAND",))
+    mirrored, plain = prepare(right, recipe), prepare(left, recipe)
+    np.testing.assert_allclose(mirrored.array.astype(int), plain.array, atol=1)
+    assert (mirrored.mirrored, plain.mirrored) == (1, 0)
+    assert np.abs(prepare(right, RECIPE).array.astype(int) - plain.array).max() > 20
+
+
+@pytest.mark.parametrize("syntax", [None, "1.2.840.10008.1.2.4.90"])
+def test_a_cropped_image_is_its_open_field_at_full_use_of_the_size(
+    syntax: str | None, scene: Make, make_dataset: Make, compressed: Make
+) -> None:
+    pixels = np.full((480, 400), 4095, np.uint16)
+    pixels[160:400, 100:340] = scene(12, rows=240, columns=240) * 0.8
+    dataset = make_dataset(pixels, 12, WindowCenter=2048, WindowWidth=4096)
+    if syntax:
+        dataset = compressed(dataset, syntax, pixels)
+    whole, cropped = prepare(dataset, Recipe(64, "uint8", (0, 100))), prepare(dataset, Recipe(64, "uint8", (0, 100), crop=True))
+    assert whole.crop is None
+    assert cropped.crop is not None
+    np.testing.assert_allclose([int(edge) for edge in cropped.crop.split()], [160, 100, 400, 340], atol=8)
+    assert whole.bright > 0.5 > 0.1 > cropped.bright
+    assert (cropped.array > 0).mean() > 0.9  # the field fills the square
+    if syntax:
+        assert whole.reduction > cropped.reduction  # read again, since half of it fills the square
+
+
+def test_the_lossless_syntaxes_of_one_image_have_one_fingerprint(scene: Make, make_dataset: Make, compressed: Make) -> None:
+    """Also those that are read at a lower resolution; what the leakage check looks for."""
+    pixels = scene(12, rows=300, columns=260)
+    syntaxes = [None, "1.2.840.10008.1.2.5", *("1.2.840.10008.1.2.4." + last for last in ("57", "70", "80", "90", "201"))]
+    made = [
+        make_dataset(pixels, 12) if syntax is None else compressed(make_dataset(pixels, 12), syntax, pixels)
+        for syntax in syntaxes
+    ]
+    prepared = [prepare(dataset, RECIPE) for dataset in made]
+    assert {one.reduction for one in prepared} == {1, 4}
+    assert len({one.pixel_hash for one in prepared}) == 1
+    hashes = [int(one.perceptual_hash, 16) for one in prepared]
+    assert max((one ^ other).bit_count() for one in hashes for other in hashes) <= 2
+    assert prepare(make_dataset(np.roll(pixels, 1), 12), RECIPE).pixel_hash != prepared[0].pixel_hash
+
+
+def test_a_recipe_of_an_older_model_card_has_the_defaults_of_what_it_did_not_say() -> None:
+    assert Recipe.from_dict({"size": 32, "depth": "uint8", "percentiles": [0.5, 99.5]}) == RECIPE

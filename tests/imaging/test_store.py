@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ RECIPE = Recipe(4, "uint16", (0.5, 99.5))
 def _fill(folder: Path, number: int, count: int) -> NDArray[Any]:
     arrays = np.random.default_rng(number).integers(0, 65536, (count, 4, 4), dtype=np.uint16)
     rows = [{"image": f"2.25.{number}{row}", "shard": number, "row": row} for row in range(count)]
-    store.write_shard(folder, number, list(arrays), store.table(rows), RECIPE)
+    store.write_shard(folder, number, arrays, lambda: store.table(rows), RECIPE)
     return arrays
 
 
@@ -101,7 +103,25 @@ def test_another_recipe_empties_the_store(other: Recipe, filled: tuple[Path, lis
 def test_a_shard_in_which_every_image_is_left_out_is_whole(tmp_path: Path) -> None:
     store.open_for_adding(tmp_path, RECIPE)
     rows = store.table([{"image": "2.25.1", "shard": -1, "row": -1, "left_out": "constant_image"}])
-    store.write_shard(tmp_path, 0, [], rows, RECIPE)
+    store.write_shard(tmp_path, 0, [], lambda: rows, RECIPE)
     held = store.open_for_adding(tmp_path, RECIPE)
     assert held["left_out"].tolist() == ["constant_image"]
     assert np.load(store.array_path(tmp_path, 0)).shape == (0, 4, 4)
+
+
+def test_a_shard_is_written_an_image_at_a_time_and_is_an_ordinary_npy_file(tmp_path: Path) -> None:
+    recipe = Recipe(256, "uint16", (0.5, 99.5))
+
+    def arrays() -> Iterator[NDArray[Any]]:
+        for number in range(64):
+            yield np.full((256, 256), number, np.uint16)
+
+    tracemalloc.start()
+    store.write_shard(tmp_path, 0, arrays(), lambda: store.table([]), recipe)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2_000_000  # all of them have 8 MB
+    expected = np.broadcast_to(np.arange(64, dtype=np.uint16)[:, None, None], (64, 256, 256))
+    np.testing.assert_array_equal(np.load(tmp_path / "shard-00000.npy"), expected)
+    np.save(tmp_path / "plain.npy", expected)
+    assert (tmp_path / "plain.npy").read_bytes() == (tmp_path / "shard-00000.npy").read_bytes()

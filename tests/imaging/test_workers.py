@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path, PosixPath
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from pipelines.errors import ServiceError
 from pipelines.imaging import workers
 from pipelines.imaging.radiograph import Recipe, prepare, read
-from pipelines.imaging.workers import prepare_file, prepare_files
+from pipelines.imaging.workers import ahead, prepare_file, prepare_files
 from pipelines.records import Reason
 
 RECIPE = Recipe(32, "uint8", (0.5, 99.5))
@@ -22,9 +23,31 @@ Make = Callable[..., Any]
 class Deadly(PosixPath):
     """A file whose decoding takes the process down, as a codec with a bug does."""
 
-    def read_bytes(self) -> bytes:
+    def open(self, *arguments: Any, **options: Any) -> Any:
         os.kill(os.getpid(), signal.SIGSEGV)
-        return b""
+
+
+class Endless(PosixPath):
+    """A file whose decoding never ends, and hears nothing, as a loop in C does."""
+
+    def open(self, *arguments: Any, **options: Any) -> Any:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+        while True:
+            sum(range(10_000))
+
+
+class Greedy(PosixPath):
+    """A file whose decoding asks for more memory than one file may take."""
+
+    def open(self, *arguments: Any, **options: Any) -> Any:
+        np.ones(workers.MEMORY_BYTES // 8)
+
+
+class Sleeping(PosixPath):
+    """A file whose decoding waits for ever, as a deadlock does."""
+
+    def open(self, *arguments: Any, **options: Any) -> Any:
+        time.sleep(600)
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +74,47 @@ def test_a_file_that_crashes_its_process_is_left_out_and_stops_no_other(sources:
     mixed = [*sources[:3], Deadly(sources[3]), *sources[4:]]
     outcomes = list(prepare_files(mixed, RECIPE, workers=2))
     assert [outcome.left_out for outcome in outcomes] == [None] * 3 + [Reason.UNDECODABLE] + [None] * 8
+
+
+def test_a_file_that_hangs_its_process_is_left_out_and_stops_no_other(sources: list[Path]) -> None:
+    mixed = [*sources[:3], Endless(sources[3]), *sources[4:]]
+    outcomes = list(prepare_files(mixed, RECIPE, workers=2, seconds=1))
+    assert [outcome.left_out for outcome in outcomes] == [None] * 3 + [Reason.TIMEOUT] + [None] * 8
+
+
+def test_a_file_that_waits_for_ever_is_left_out_too(sources: list[Path]) -> None:
+    outcomes = list(prepare_files([Sleeping(sources[0]), sources[1]], RECIPE, workers=1, seconds=0.1))
+    assert [outcome.left_out for outcome in outcomes] == [Reason.TIMEOUT, None]
+
+
+def test_a_file_that_asks_for_too_much_memory_is_left_out_and_ends_no_process(sources: list[Path]) -> None:
+    outcomes = list(prepare_files([sources[0], Greedy(sources[1]), sources[2]], RECIPE, workers=1))
+    assert [outcome.left_out for outcome in outcomes] == [None, Reason.SIZE, None]
+
+
+@pytest.mark.parametrize(
+    ("size", "depth", "processes", "files"),
+    [(224, "uint8", 2, 16), (512, "uint8", 64, 256), (2048, "uint16", 2, 8), (2048, "uint16", 64, 128)],
+)
+def test_fewer_files_are_under_way_where_their_arrays_are_large(size: int, depth: str, processes: int, files: int) -> None:
+    assert ahead(Recipe(size, depth, (0, 100)), processes) == files
+
+
+def test_files_are_taken_up_only_as_outcomes_are_taken_away(sources: list[Path]) -> None:
+    """Outcomes that nobody takes do not pile up, however many files there are."""
+    taken = 0
+
+    def endless() -> Iterator[Path]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield sources[taken % len(sources)]
+
+    outcomes = prepare_files(endless(), RECIPE, workers=1)
+    for count in range(1, 41):
+        next(outcomes)
+        assert taken <= count + ahead(RECIPE, 1)
+    outcomes.close()
 
 
 def test_a_file_that_cannot_be_used_gives_its_reason(tmp_path: Path, make_dataset: Make, dicom_bytes: Make) -> None:

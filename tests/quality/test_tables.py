@@ -61,3 +61,10 @@ def test_classes_count_images_and_patients_on_both_sides() -> None:
         "patients_without": 1,
         "prevalence": pytest.approx(2 / 3),
     }
+
+
+def test_raw_detector_data_count_as_left_out_by_choice() -> None:
+    index, labels = made_cohort()
+    index.loc[[0, 1, 2], "left_out"] = ["undecodable_pixels", "raw_for_processing", "raw_for_processing"]
+    unusable = tables.build(index, labels, BINARY)["index"]["unusable"]
+    assert unusable.dropna().tolist() == ["undecodable_pixels"]

@@ -14,6 +14,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pandas as pd
 import pytest
 from made_dicom import CANARY, ROOT, ROWS, file_bytes, gradient, header, radiograph, with_pixels, write
@@ -23,7 +25,7 @@ from pydicom.uid import ImplicitVRLittleEndian, JPEG2000Lossless, JPEGBaseline8B
 from pipelines.config import Config
 from pipelines.dicom import workers
 from pipelines.dicom.pseudonyms import Pseudonyms
-from pipelines.errors import ConfigurationError, LabelError, MissingInputError, MissingKeyError, SourceError
+from pipelines.errors import ConfigurationError, LabelError, MissingInputError, MissingKeyError, SourceError, WeightsError
 from pipelines.paths import Paths
 from pipelines.records import MANIFEST
 from pipelines.stages import ingest
@@ -182,6 +184,34 @@ def test_what_was_set_aside_comes_in_once_the_configuration_wants_it(paths: Path
     assert json.loads(paths.flow.read_text())["set_aside"] == {}
 
 
+def test_text_in_the_pixels_is_blanked_and_counted(paths: Paths, source: Path) -> None:
+    ink = cv2.putText(np.zeros((120, 300), np.uint8), "ZEBRA CANARY", (20, 60), cv2.FONT_HERSHEY_SIMPLEX, 1, (200,), 2)
+    named = with_pixels(header(22), ink + np.uint8(40))
+    write(source / "named", file_bytes(named))
+    summary = run(paths, source)
+    assert (summary.new, summary.blanked, summary.searched) == (4, 1, True)
+    assert "text in the pixels of 1 new images blanked" in summary.describe()
+    held = {dcmread(path).Rows: dcmread(path) for path in paths.dicom.rglob("*.dcm")}
+    assert (held[120].pixel_array == 40).all()
+    account = json.loads(paths.deidentification.read_text())["treated"]
+    assert [entry["replaced"].get("PixelData") for entry in account] == [1]
+    assert "113101" in [code["code"] for code in account[0]["method_codes"]]
+    assert run(paths, source).blanked == 0
+
+
+def test_text_in_the_pixels_is_left_where_the_configuration_says_so(paths: Paths, source: Path) -> None:
+    summary = run(paths, source, ingest={"burned_in": "quarantine"})
+    assert (summary.blanked, summary.searched) == (0, False)
+    assert "noticed only where the header says so" in summary.describe()
+
+
+def test_without_the_models_nothing_is_ingested(paths: Paths, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    with pytest.raises(WeightsError, match="pip install rapidocr"):
+        run(paths, source)
+    assert not paths.manifest.exists()
+
+
 def test_other_modalities_come_in_where_the_configuration_says_so(paths: Paths, source: Path) -> None:
     write(source / "mammogram", radiograph(30, Modality="MG"))
     assert run(paths, source, ingest={"modalities": ["mg", "CR"]}).new == 4
@@ -247,7 +277,6 @@ def test_many_files_are_spread_over_processes_with_the_same_result(
         write(source / f"{number}", radiograph(number))
         write(source / f"{number}-other", file_bytes(with_pixels(header(number), gradient(seed=number + 500))))
     one = run(paths, source)
-    monkeypatch.setattr(workers, "FEWEST_FOR_A_POOL", 1)
     monkeypatch.setattr(workers, "cores", lambda: 2)
     (tmp_path / "other").mkdir()
     many = run(Paths(tmp_path / "other"), source)
@@ -478,9 +507,12 @@ def header_strings(files: list[Path]) -> set[bytes]:
 
 
 @pytest.mark.real
-@pytest.mark.parametrize(("name", "files"), [("paediatric_cxr", 80), ("adult_cxr", 60), ("conformance", 13)])
+@pytest.mark.parametrize(
+    ("name", "files", "mode"),
+    [("paediatric_cxr", 80, "clean"), ("adult_cxr", 60, "quarantine"), ("conformance", 13, "quarantine")],
+)
 def test_no_header_string_of_real_files_is_found_in_the_workspace(
-    shared: Path, paths: Paths, tmp_path: Path, name: str, files: int, capfd: pytest.CaptureFixture[str]
+    shared: Path, paths: Paths, tmp_path: Path, name: str, files: int, mode: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     chosen = sorted((shared / "data" / name).rglob("*.dcm"))[:files]
     for path in chosen:
@@ -488,10 +520,11 @@ def test_no_header_string_of_real_files_is_found_in_the_workspace(
         target.parent.mkdir(parents=True, exist_ok=True)
         os.link(path, target) if path.stat().st_dev == tmp_path.stat().st_dev else shutil.copy(path, target)
     table = shared / "data" / name / "labels.csv"
-    summary = ingest.run(config(), paths, tmp_path / "source", table if table.exists() else None)
+    chosen_mode = config(ingest={"burned_in": mode})
+    summary = ingest.run(chosen_mode, paths, tmp_path / "source", table if table.exists() else None)
     flagged = sum(dcmread(path, stop_before_pixels=True).get("BurnedInAnnotation") == "YES" for path in chosen)
-    assert summary.new == files - flagged
-    assert summary.quarantined == ({"burned_in_annotation": flagged} if flagged else {})
+    assert (summary.new, summary.quarantined) == (files, {})
+    assert summary.blanked >= flagged
     secrets = header_strings(chosen)
     assert len(secrets) > 30
     said = capfd.readouterr()
@@ -506,13 +539,13 @@ def expected_labels(files: list[Path], table: Path) -> dict[str, float]:
     with table.open(newline="") as stream:
         rows = {row["SOPInstanceUID"]: float(row["pneumonia"]) for row in csv.DictReader(stream)}
     headers = [dcmread(path, stop_before_pixels=True) for path in files]
-    return {image_of(dataset): rows[dataset.SOPInstanceUID] for dataset in headers if dataset.get("BurnedInAnnotation") != "YES"}
+    return {image_of(dataset): rows[dataset.SOPInstanceUID] for dataset in headers}
 
 
 @pytest.mark.real
 def test_real_pixels_are_kept(shared: Path, paths: Paths) -> None:
     folder = shared / "data" / "conformance"
-    ingest.run(config(), paths, folder)
+    ingest.run(config(ingest={"burned_in": "keep"}), paths, folder)
     held = {dcmread(path).SOPInstanceUID: path for path in paths.dicom.rglob("*.dcm")}
     for path in sorted(folder.glob("*.dcm")):
         original = dcmread(path)

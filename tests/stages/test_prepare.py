@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -21,7 +22,7 @@ from pipelines.imaging.radiograph import Recipe, prepare, read
 from pipelines.imaging.store import ArrayStore
 from pipelines.paths import Paths
 from pipelines.records import INDEX, MANIFEST
-from pipelines.stages.prepare import PrepareSummary, run
+from pipelines.stages.prepare import PrepareSummary, recipe_of, run
 
 CONFIG = Config(prepare=PrepareSection(size=32, shard_images=4, workers=2))
 RECIPE = Recipe(32, "uint8", (0.5, 99.5))
@@ -235,6 +236,22 @@ def test_files_that_are_not_there_are_counted_before_anything_is_decoded(paths: 
     (paths.data / "dicom/3.dcm").unlink()
     with pytest.raises(MissingInputError, match=r"1 of the 12 new files.*dvc pull"):
         run(CONFIG, paths)
+
+
+def test_the_progress_shows_images_and_megabytes_a_second_and_the_time_left(
+    paths: Paths, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "140")
+    run(CONFIG, paths)
+    assert re.search(r"prepare .*12/12 [\d,]+ images/s \d:\d\d:\d\d [\d.]+ MB/s", capfd.readouterr().err)
+
+
+def test_every_choice_of_the_section_that_decides_the_arrays_is_in_the_recipe(paths: Paths) -> None:
+    chosen = {"window": "HARDER", "for_processing": "render", "crop": True, "flip_right": ("HAND",), "flip_views": ("RL",)}
+    recipe = recipe_of(CONFIG.prepare.model_copy(update=chosen))
+    assert {name: getattr(recipe, name) for name in chosen} == chosen
+    run(Config(prepare=CONFIG.prepare.model_copy(update=chosen)), paths)
+    assert ArrayStore(paths.prepared).recipe == recipe
 
 
 def test_the_summary_says_what_was_done() -> None:

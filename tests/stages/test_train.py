@@ -55,7 +55,7 @@ def write_workspace(folder: Path) -> Paths:
             image[10:24, 4:18] += np.uint8(150 * left)
             image[10:24, 28:42] += np.uint8(150 * right)
             rows.append({"image": names[row], "shard": shard, "row": row, "left": float(left), "right": float(right)})
-        write_shard(paths.prepared, shard, list(images), table([]), recipe)
+        write_shard(paths.prepared, shard, images, lambda: table([]), recipe)
     frame = pd.DataFrame(rows)
     frame["patient"] = [f"patient-{number // 2}" for number in range(len(frame))]
     frame["part"] = np.where(np.arange(len(frame)) % 5 < 3, "train", "validation")
