@@ -11,30 +11,35 @@ from enum import Enum, auto
 from functools import reduce
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import median_filter
 
 from pipelines.dicom.markers import harmless
 from pipelines.dicom.text_lines import Box, Gray, Line, Working, find_lines, working_images
-from pipelines.dicom.text_reading import Reading, detect, read_line
+from pipelines.dicom.text_reading import Reading, detect, glance, read_line
 
-LIKELY = -2.0  # likeness from which a row of strokes is read
+LIKELY = -3.0  # likeness from which a row of strokes is looked at
+LIKELIER = 0.0  # from which it is read at once; below, the detector looks first, which is faster
 LIKELY_IF_LARGE = 2.0
 CLEAR = 1.0  # from which it is text even if it can hardly be read
 STRONG = 3.0  # from which it is text even if it cannot be read: another script, mirrored, cut off
 FEWEST = 4  # letters that such a text has; an arrow has one or two
 LONG = 2.5  # times as long as its letters are tall; a mark of one letter, or in a circle, is not
-MOST_READ = 16  # of the rows of an image; with more, the detector looks too
+MOST_LINES = 40  # of an image; with more, the detector looks at it as a whole, too
 SURE = 0.85  # confidence from which a reading is believed
 UNSURE = 0.65  # from which it speaks for text that is hard to read
+_GLANCED = 0.1  # probability of text, to the detector, with which a row is read
+_MARGIN = 16  # working pixels around the row that the detector sees
+_LARGE_LETTERS, _SEEN_AS = 40, 24  # working pixels from top to bottom: larger letters are made so small
 _GIST = 0.3  # of text that is read upside down
 _LARGE = 60  # working pixels from top to bottom of a letter; ribs and spines are
 _TALLEST = 48  # working pixels; what is larger and cannot be read is a spine
 ROUNDS = 3  # of blanking; the first looks with the fast detector alone, unless the header declares text
 _RIM = 4  # stored pixels; with the growth, what lossy compression smears of a letter
 _GROWTH = 0.35  # of the height of the letters
-_MORE = 1.0  # of that height, before the first letter and behind the last, which may be hard to see
+_MORE = 2.5  # of that height, before the first letter and behind the last, where letters that are hard to see may go on
 _STRIP = 4  # stored pixels of the surroundings that fill a box
 
 Pixels = NDArray[Any]
@@ -163,13 +168,13 @@ def _unwanted(regions: Iterable[Region]) -> list[Region]:
 def _find(working: Working, thorough: bool) -> list[Region]:
     lines = [line for line in find_lines(working.gray, LIKELY) if line.across <= _LARGE or line.likeness >= LIKELY_IF_LARGE]
     lines.sort(key=lambda line: line.likeness, reverse=True)
-    if thorough or len(lines) > MOST_READ:
+    if thorough or len(lines) > MOST_LINES:
         detected = [Line(box, box.height > 1.5 * box.width, 0.0) for box in detect(working.gray)]
-        lines = [*lines[:MOST_READ], *detected]
+        lines = [*lines[:MOST_LINES], *detected]
     found: list[tuple[Line, Kind]] = []
     others: list[Line] = []
     for line in lines:
-        known = any(line.box.overlap(text.box) > 0.8 * line.box.area for text, _ in found)
+        known = any(_within(line, text) if kind is not Kind.MARKER else _piece(line, text) for text, kind in found)
         if known or any(_same(line, other) for other in others):
             continue
         kind = _judged(working.gray, line)
@@ -187,8 +192,11 @@ def _find(working: Working, thorough: bool) -> list[Region]:
 
 def _piece(line: Line, marker: Line) -> bool:
     """Whether a row is a piece of a marker, and no smaller line of text within its box."""
-    same = line.upright == marker.upright and line.box.overlap(marker.box) > 0.8 * line.box.area
-    return same and line.across >= 0.6 * marker.across
+    return _within(line, marker) and line.upright == marker.upright and line.across >= 0.6 * marker.across
+
+
+def _within(line: Line, other: Line) -> bool:
+    return line.box.overlap(other.box) > 0.8 * line.box.area
 
 
 def _same(line: Line, other: Line) -> bool:
@@ -198,6 +206,8 @@ def _same(line: Line, other: Line) -> bool:
 
 def _judged(gray: Gray, line: Line) -> Kind | None:
     """What a row of strokes is; None if it is not text."""
+    if line.likeness < LIKELIER and not _glanced(gray, line):
+        return None
     reading = _read(gray, line)
     letters = [letter for letter in reading.text.upper() if letter.isalnum()]
     different = len(set(letters))  # ribs and vertebrae read "mmm" and "aaaa"
@@ -208,6 +218,15 @@ def _judged(gray: Gray, line: Line) -> Kind | None:
             return Kind.IDENTIFYING
     legible = line.likeness >= CLEAR and reading.confidence >= UNSURE and different > 2
     return Kind.UNCERTAIN if line.across <= _TALLEST and (legible or _strong(line)) else None
+
+
+def _glanced(gray: Gray, line: Line) -> bool:
+    box = line.box.grown(_MARGIN, *gray.shape)
+    part = gray[box.top : box.bottom, box.left : box.right]
+    if line.across > _LARGE_LETTERS:
+        factor = _SEEN_AS / line.across
+        part = cv2.resize(part, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+    return glance(part) >= _GLANCED
 
 
 def _strong(line: Line) -> bool:

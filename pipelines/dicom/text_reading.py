@@ -80,8 +80,7 @@ def detect(gray: Gray) -> list[Box]:
     Slower than `text_lines.find_lines` by a factor of ten or more, and independent of it.
     """
     rows, columns = gray.shape
-    padded = cv2.copyMakeBorder(gray, 0, -rows % _STRIDE, 0, -columns % _STRIDE, cv2.BORDER_REPLICATE)
-    probability = _run(DETECTOR, padded)[0, 0, :rows, :columns]
+    probability = _text_probability(gray)
     mask = cv2.dilate((probability > _PROBABLE).astype(np.uint8), np.ones((2, 2), np.uint8))
     count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8, ltype=cv2.CV_32S)
     score = np.bincount(labels.ravel(), probability.ravel(), count) / np.maximum(stats[:, cv2.CC_STAT_AREA], 1)
@@ -91,6 +90,18 @@ def detect(gray: Gray) -> list[Box]:
             margin = round(_UNCLIP * min(width, height)) + 1
             found.append(Box(top, left, top + height, left + width).grown(margin, rows, columns))
     return found
+
+
+def glance(gray: Gray) -> float:
+    """The detector's highest probability of text in a small part of an image; several times faster than reading it."""
+    return float(_text_probability(_stretched(gray)).max())
+
+
+def _text_probability(gray: Gray) -> NDArray[Any]:
+    rows, columns = gray.shape
+    padded = cv2.copyMakeBorder(gray, 0, -rows % _STRIDE, 0, -columns % _STRIDE, cv2.BORDER_REPLICATE)
+    probability: NDArray[Any] = _run(DETECTOR, padded)[0, 0, :rows, :columns]
+    return probability
 
 
 def _stretched(gray: Gray) -> Gray:

@@ -104,6 +104,20 @@ def test_a_marker_stays_where_a_name_goes() -> None:
     np.testing.assert_array_equal(image[marker], cleaned.stored[marker])
 
 
+def test_a_name_between_lines_of_a_marker_goes() -> None:
+    image, name = written(at=(40, 100), scale=0.4)
+    for row in (70, 140):
+        beside, marker = written("PORTABLE", at=(12, row), scale=1.2)
+        image[marker & ~name] = beside[marker & ~name]
+    assert gone(image, clean(image).stored, name)
+
+
+def test_text_in_noise_is_found() -> None:
+    image, ink = written(value=65535, scale=0.8, at=(12, 180))
+    noisy = (image + np.random.default_rng(2).integers(0, 9000, image.shape)).clip(0, 65535).astype(np.uint16)
+    assert gone(noisy, clean(noisy).stored, ink)
+
+
 def test_text_that_cannot_be_read_counts_as_identifying() -> None:
     image, ink = written("PORTABLE PORTABLE", scale=0.7)
     mirrored, ink = image[:, ::-1].copy(), ink[:, ::-1]
