@@ -2,9 +2,9 @@
 
 `confidentiality.csv` has one line for each attribute: tag, keyword, its type in the image objects of radiographs (PS3.3; 1
 must have a value, 2 may be empty, none may be missing), the action of the Basic Profile, and a column for each option. The
-edition is 2024d, with the rows that 2026c added; the options of those are left out, which is the stricter reading. It was
-compared with two open transcriptions of the standard: they agree on every line of the Basic Profile that they share, but the
-columns of the options stand in one of them only, and the types are not of this table.
+edition is 2024d, with the rows that 2026c added; the options of those are left out, which is the stricter reading. The
+lines come from two open transcriptions of the standard, which agree on the Basic Profile wherever they share a line; the columns
+of the options stand in one of them only. The types are not of this table.
 
 Actions: X removes, Z empties or puts a dummy, D puts a dummy, U puts another UID, C cleans, K keeps. Of a combination such as
 X/Z/D the first that the attribute's type admits is meant.
