@@ -10,8 +10,8 @@ from pydantic import SecretStr
 from flows.failures import speak_plainly, worth_retrying
 from pipelines import actions
 from pipelines.errors import discreet
+from pipelines.ingest_summary import IngestSummary
 from pipelines.paths import Paths
-from pipelines.stages.ingest import IngestSummary
 from pipelines.versioning import DataVersion
 
 

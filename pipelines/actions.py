@@ -9,9 +9,9 @@ from pathlib import Path
 
 from pipelines import config, versioning, workspace
 from pipelines.errors import MissingInputError
+from pipelines.ingest_summary import IngestSummary
 from pipelines.paths import Paths
 from pipelines.stages import ingest
-from pipelines.stages.ingest import IngestSummary
 
 
 @dataclass(frozen=True)

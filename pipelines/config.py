@@ -1,44 +1,30 @@
 """The one typed schema of params.yaml and mlflow/policy.yaml.
 
-Every knob is declared here once, with its default, its bounds and its comment; `render` writes the YAML files from it.
-Objects are frozen, unknown keys are refused, and an error names the key, what was expected, and what was found.
+Every knob is declared once, here or in `config_sources`, with its default, its bounds and its comment; `render` writes the YAML
+files from it. Objects are frozen, unknown keys are refused, and an error names the key, what was expected, and what was found.
 """
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
-from urllib.parse import urlsplit
+from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from pipelines.config_sources import (
+    DicomwebSection,
+    DimseSection,
+    NetworkSection,
+    QuerySection,
+    ReceiveSection,
+    TlsSection,
+)
+from pipelines.config_types import Fraction, Section
 from pipelines.errors import ConfigurationError
 from pipelines.records import Task
-
-Fraction = Annotated[float, Field(ge=0, le=1)]
-
-
-def _day(value: Any) -> int:
-    """A date as YYYYMMDD; not as YAML writes dates, since DVC cannot read those."""
-    text = str(value)
-    try:
-        datetime.strptime(text if len(text) == 8 else "", "%Y%m%d")
-    except ValueError:
-        raise ValueError(f"a date as DICOM writes it, e.g. 20240131, got {text}") from None
-    return int(text)
-
-
-Day = Annotated[int, BeforeValidator(_day)]
-# PS3.5 6.2, AE: up to 16 characters of the default repertoire, no backslash, no leading or trailing blank
-AeTitle = Annotated[str, Field(pattern=r"^[!-\[\]-~]([ -\[\]-~]{0,14}[!-\[\]-~])?$")]
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class TaskSection(Section):
@@ -73,78 +59,6 @@ class TaskSection(Section):
                 "run `radtransfer ingest SOURCE --labels FILE.csv` or name them"
             )
         return Task(self.kind, self.targets, self.classes)
-
-
-class QuerySection(Section):
-    """what to ask a server for, besides `modalities`"""
-
-    body_parts: tuple[str, ...] = Field((), description="values of BodyPartExamined, e.g. [CHEST]; [] asks for all")
-    last_days: int | None = Field(None, ge=0, description="studies of the last so many days, for nightly runs; null: by date")
-    date_from: Day | None = Field(None, description="earliest StudyDate as DICOM writes it, e.g. 20240131; null has no limit")
-    date_to: Day | None = Field(None, description="latest StudyDate; null has no limit")
-
-    @model_validator(mode="after")
-    def _consistent(self) -> QuerySection:
-        if self.last_days is not None and (self.date_from or self.date_to):
-            raise ValueError("last_days, or date_from and date_to, not both")
-        if self.date_from and self.date_to and self.date_from > self.date_to:
-            raise ValueError("date_from ≤ date_to")
-        return self
-
-
-class DicomwebSection(Section):
-    """a DICOMweb server; credentials: RADTRANSFER_DICOMWEB_TOKEN, or _USER and _PASSWORD"""
-
-    url: str | None = Field(None, description="where QIDO-RS and WADO-RS are, e.g. https://pacs.example.org/dicom-web")
-    page: int = Field(100, ge=1, le=10000, description="studies per answer")
-
-    @model_validator(mode="after")
-    def _plain(self) -> DicomwebSection:
-        if self.url is not None:
-            parts = urlsplit(self.url)
-            if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-                raise ValueError("url: an address such as https://pacs.example.org/dicom-web")
-            if parts.username or parts.password:
-                raise ValueError("url: no user or password; set them in the environment (RADTRANSFER_DICOMWEB_USER, _PASSWORD)")
-        return self
-
-
-class DimseSection(Section):
-    """a PACS"""
-
-    host: str | None = Field(None, min_length=1, description="its name or address")
-    port: int = Field(104, ge=1, le=65535, description="its DICOM port")
-    called_ae: AeTitle = Field("ANY-SCP", description="its AE title")
-    calling_ae: AeTitle = Field("RADTRANSFER", description="our AE title, as the PACS knows it")
-    retrieve: Literal["get", "move"] = Field("get", description="get (C-GET), or move (C-MOVE to `receive`, below)")
-    find_days: int = Field(1, ge=1, le=36600, description="days of studies per C-FIND, since archives cut long answers short")
-    tls: bool = Field(False, description="talk encrypted")
-
-
-class ReceiveSection(Section):
-    """our own DICOM port: `radtransfer receive`, and the destination of C-MOVE"""
-
-    host: str = Field("127.0.0.1", min_length=1, description="address to listen on; 0.0.0.0 lets other machines in")
-    port: int = Field(11112, ge=1, le=65535, description="port to listen on")
-    ae_title: AeTitle = Field("RADTRANSFER", description="our AE title")
-    calling_aes: tuple[AeTitle, ...] = Field((), description="AE titles that may send; [] takes from any")
-    tls: bool = Field(False, description="talk encrypted; with tls.ca, senders must show a certificate")
-
-
-class TlsSection(Section):
-    """PEM files"""
-
-    ca: str | None = Field(None, description="authority to trust; null takes the system's")
-    certificate: str | None = Field(None, description="our certificate, where one is asked for")
-    key: str | None = Field(None, description="its key, without a passphrase")
-
-
-class NetworkSection(Section):
-    """patience with servers"""
-
-    timeout_s: float = Field(60, gt=0, le=3600, description="longest wait for an answer, in seconds")
-    attempts: int = Field(4, ge=1, le=20, description="tries in all, where trouble may pass")
-    back_off_s: float = Field(1, ge=0, le=60, description="first pause between tries, in seconds; each next one is twice as long")
 
 
 class DeidentificationSection(Section):

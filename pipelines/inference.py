@@ -17,14 +17,15 @@ import torch
 from numpy.typing import NDArray
 
 from pipelines import files
-from pipelines.errors import RefusedFileError, WeightsError
-from pipelines.imaging.radiograph import Recipe, prepare, read
+from pipelines.errors import WeightsError
+from pipelines.imaging.radiograph import Recipe
+from pipelines.imaging.workers import Outcome, prepare_if_readable
 from pipelines.models import backbones
 from pipelines.models.backbones import Network
 from pipelines.models.device import choose_device
 from pipelines.models.passports import LoadReport, Passport
 from pipelines.models.provenance import Normalisation
-from pipelines.records import Reason, Task, probability_column
+from pipelines.records import Task, probability_column
 from pipelines.training.batches import as_tensor, scaled
 from pipelines.training.learn import place
 from pipelines.training.loss import probabilities
@@ -172,20 +173,23 @@ class Model:
         return np.concatenate(answers)
 
     def predict(self, sources: Iterable[Path | bytes]) -> pd.DataFrame:
-        """Answer for DICOM files, given as paths or as their bytes.
+        """Answer for DICOM files, given as paths or as their bytes; they are decoded in this process.
 
         Returns:
             One row for each source, in order: `source`, its position from 0; `left_out`, a `Reason` value for a file that
             cannot be used, else None; for each output NAME `p_NAME`, its probability (NaN if left out), and `positive_NAME`,
             whether that reaches the threshold; for a multiclass target also `class`, the most probable one.
         """
+        return self.answers(prepare_if_readable(source, self.card.recipe) for source in sources)
+
+    def answers(self, outcomes: Iterable[Outcome]) -> pd.DataFrame:
+        """Answer for files that were prepared by the card's recipe; as `predict`."""
         reasons: list[str | None] = []
         answers: list[NDArray[np.float32]] = []
         waiting: list[NDArray[Any]] = []
-        for source in sources:
-            array, reason = self._prepared(source)
-            reasons.append(reason)
-            waiting += [] if array is None else [array]
+        for outcome in outcomes:
+            reasons.append(outcome.left_out.value if outcome.left_out else None)
+            waiting += [outcome.prepared.array] if outcome.prepared else []
             if len(waiting) == BATCH:
                 answers.append(self.probabilities(np.stack(waiting)))
                 waiting = []
@@ -196,14 +200,6 @@ class Model:
         if answers:
             everything[usable] = np.concatenate(answers)
         return self._table(reasons, everything, usable)
-
-    def _prepared(self, source: Path | bytes) -> tuple[NDArray[Any] | None, str | None]:
-        try:
-            return prepare(read(source), self.card.recipe).array, None
-        except RefusedFileError as error:
-            return None, error.reason.value
-        except OSError:
-            return None, Reason.UNREADABLE.value
 
     def _table(self, reasons: list[str | None], answers: NDArray[np.float32], usable: NDArray[np.bool_]) -> pd.DataFrame:
         columns: dict[str, Any] = {"source": range(len(reasons)), "left_out": pd.Series(reasons, dtype=object)}

@@ -7,6 +7,7 @@ dies, the items that were being worked on are done again one by one in processes
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 from collections import deque
@@ -76,9 +77,15 @@ class Crew(Generic[Item, Result]):
     def results(self, items: Iterable[Item]) -> Iterator[Result | Lost]:
         """The result of each item, in order.
 
+        In a daemonic process, which may start no others, all is done here, and nothing is bounded.
+
         Raises:
             ServiceError: processes end as they start.
         """
+        if multiprocessing.current_process().daemon:
+            self.start(*self.arguments)
+            yield from map(self.work, items)
+            return
         queue = _Queue(enumerate(items), self.together)
         waiting: deque[tuple[list[tuple[int, Item]], Future[list[Result]] | None]] = deque()
         pool, notes = self._pool()
@@ -173,7 +180,7 @@ def _begin(note: Callable[[int], None], crew: Crew[Any, Any]) -> None:
     if os.name == "posix":
         for alarm in (signal.SIGPROF, signal.SIGALRM):
             signal.signal(alarm, signal.SIG_DFL)
-        limit_memory(crew.bounds.memory)
+        _limit_memory(crew.bounds.memory)
     crew.start(*crew.arguments)
 
 
@@ -192,23 +199,23 @@ def _work_on(lot: list[tuple[int, Any]]) -> list[Any]:
     found = []
     for number, item in lot:
         _note(number)
-        set_alarms(_crew.bounds.seconds)
+        _set_alarms(_crew.bounds.seconds)
         try:
             found.append(_crew.work(item))
         finally:
-            set_alarms(0)
+            _set_alarms(0)
     _note(_NOBODY)
     return found
 
 
-def set_alarms(seconds: float) -> None:
+def _set_alarms(seconds: float) -> None:
     """End this process after so many seconds of work, or ten times as many by the clock; 0 takes the alarms back."""
     if os.name == "posix":
         signal.setitimer(signal.ITIMER_PROF, seconds)
         signal.setitimer(signal.ITIMER_REAL, _WALL * seconds)
 
 
-def limit_memory(more: int) -> None:
+def _limit_memory(more: int) -> None:
     """Let this process ask for so many bytes beyond what it has, where the system can tell and can refuse."""
     import resource
 

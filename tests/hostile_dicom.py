@@ -111,8 +111,8 @@ def lying() -> dict[str, tuple[bytes, set[str]]]:
         "pixel data beyond the file": (native[: pixels + 8] + b"\xfe\xff\xff\xff" + native[pixels + 12 :], {"truncated"}),
         "pixel data shorter than the image": (native[: pixels + 8] + b"\x10\0\0\0" + native[pixels + 12 :], {"truncated"}),
         "pixel data of no length": (native[: pixels + 8] + b"\0\0\0\0", {"no_pixel_data"}),
-        "a lookup table of 65,536 entries that has four": (_with_table(5, [0, 0, 16]), {"new"}),
-        "a lookup table of 255 bits": (_with_table(6, [4, 0, 255]), {"new"}),
+        "a lookup table of 65,536 entries that has four": (_with_table(5, [0, 0, 16]), {"unreadable_header"}),
+        "a lookup table of 255 bits": (_with_table(6, [4, 0, 255]), {"unreadable_header"}),
     }
 
 

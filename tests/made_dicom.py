@@ -14,14 +14,28 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
     UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
     JPEGLSLossless,
     RLELossless,
 )
 
+from pipelines.dicom.pseudonyms import Pseudonyms
+
 CANARY = "ZEBRACANARY"
+KEYED = Pseudonyms(b"a key for tests, long enough")
+COMPRESSED: tuple[str, ...] = (JPEGBaseline8Bit, JPEGLSLossless, JPEG2000Lossless, RLELossless)
+SYNTAXES: tuple[str, ...] = (
+    ImplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    DeflatedExplicitVRLittleEndian,
+    *COMPRESSED,
+)
 ROOT = "1.2.826.0.1.3680043.8.498"
 ROWS, COLUMNS = 16, 12
 

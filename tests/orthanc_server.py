@@ -1,4 +1,4 @@
-"""A real Orthanc on loopback, with free ports and a throwaway folder, and ways to break its answers."""
+"""A real Orthanc on loopback, with free ports and a throwaway folder, ways to break its answers, and what came of it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import socket
+import ssl
 import subprocess
 import threading
 import time
@@ -18,6 +19,10 @@ from typing import Any
 
 import pytest
 import requests
+
+from pipelines.dicom.sources.inbox import Inbox
+from pipelines.dicom.sources.protocol import Archive
+from pipelines.dicom.sources.query import Query
 
 AE = "ORTHANC"
 OUR_AE = "RADTRANSFER"
@@ -125,6 +130,18 @@ def _await_ready(process: subprocess.Popen[bytes], server: Orthanc, log: Path) -
     pytest.fail(f"Orthanc did not start: {log.read_text()[-2000:]}")
 
 
+def found(archive: Archive, query: Query) -> set[str]:
+    """The last number of the UID of every instance that an archive says it has."""
+    studies = {study.uid: study for study in archive.studies(query)}
+    return {instance.uid.split(".")[-1] for study in studies.values() for instance in archive.instances(study, query)}
+
+
+def only_file(inbox: Inbox) -> Path:
+    """The one file that waits in an inbox."""
+    (waiting,) = inbox.waiting()
+    return inbox.ready / waiting.name
+
+
 @dataclass
 class Answer:
     """An HTTP answer on its way through the proxy.
@@ -156,6 +173,7 @@ class Proxy:
     """
 
     port: int
+    scheme: str = "http"
     faults: dict[str, Callable[[Answer], None]] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
@@ -163,7 +181,7 @@ class Proxy:
 
     @property
     def dicomweb(self) -> str:
-        return f"http://127.0.0.1:{self.port}/dicom-web"
+        return f"{self.scheme}://127.0.0.1:{self.port}/dicom-web"
 
     def asked(self, text: str) -> int:
         """How many requests had a text in their path."""
@@ -171,8 +189,8 @@ class Proxy:
 
 
 @contextmanager
-def proxied(server: Orthanc) -> Iterator[Proxy]:
-    """A proxy before an Orthanc."""
+def proxied(server: Orthanc, tls: ssl.SSLContext | None = None) -> Iterator[Proxy]:
+    """A proxy before an Orthanc, which can talk encrypted."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -211,7 +229,9 @@ def proxied(server: Orthanc) -> Iterator[Proxy]:
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as front:
         front.daemon_threads = True
-        proxy = Proxy(front.server_port)
+        if tls:
+            front.socket = tls.wrap_socket(front.socket, server_side=True, do_handshake_on_connect=False)
+        proxy = Proxy(front.server_port, "https" if tls else "http")
         threading.Thread(target=front.serve_forever, args=(0.02,), daemon=True).start()
         try:
             yield proxy

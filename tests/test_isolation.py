@@ -1,48 +1,21 @@
 from __future__ import annotations
 
-import ctypes
-import multiprocessing
 import os
-import signal
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from awkward_work import CRASH, ERROR, HANG, MEMORY, WAIT, nothing, recorded, work
 
 from pipelines.errors import ServiceError
 from pipelines.isolation import Bounds, Crew, Lost
 
-CRASH, HANG, WAIT, MEMORY, ERROR = -1, -2, -3, -4, -5
-
-
-def work(number: int) -> int:
-    """Twice a number, or what a decoder with a bug does."""
-    if number == CRASH:
-        ctypes.string_at(0)
-    if number == HANG:
-        while True:
-            pass
-    if number == WAIT:
-        time.sleep(3600)
-    if number == MEMORY:
-        try:
-            return len(bytearray(1 << 30))
-        except MemoryError:
-            return 0
-    if number == ERROR:
-        raise OSError(28, "no space left")
-    time.sleep(0.002)
-    return 2 * number
-
-
-def nothing() -> None:
-    pass
-
 
 def crew(**changes: Any) -> Crew[int, int]:
-    usual: Crew[int, int] = Crew("ingest", work, Bounds(1, 256 << 20), nothing, (), __name__, workers=2, together=4, ahead=6)
+    usual: Crew[int, int] = Crew(
+        "ingest", work, Bounds(1, 256 << 20), nothing, (), work.__module__, workers=2, together=4, ahead=6
+    )
     return replace(usual, **changes)
 
 
@@ -78,16 +51,6 @@ def test_only_the_items_that_were_worked_on_are_done_again_alone(tmp_path: Path)
     alone = calls.with_suffix(".alone").read_text().split()
     assert "13" in alone
     assert len(alone) <= 2  # what each process was at
-
-
-def recorded(item: Path) -> int:
-    if multiprocessing.current_process().daemon:  # a process for one item alone, not one of the pool
-        with item.parent.with_suffix(".alone").open("a") as stream:
-            stream.write(f"{item.name} ")
-    time.sleep(0.005)
-    if item.name == "13":
-        os.kill(os.getpid(), signal.SIGKILL)
-    return 0
 
 
 def test_what_an_item_raises_ends_the_work() -> None:

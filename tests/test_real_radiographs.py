@@ -14,7 +14,7 @@ from pipelines.dicom.pseudonyms import Pseudonyms
 from pipelines.paths import Paths
 from pipelines.stages import check, evaluate, ingest, predict, prepare, register, split, train
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.timeout(1200)]
 
 KEY = "a-key-for-tests-only-0123456789abcdef"
 

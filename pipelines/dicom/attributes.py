@@ -3,33 +3,32 @@
 from __future__ import annotations
 
 import re
-import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import cache, cached_property
 from typing import TypeVar
 
-import numpy as np
 from pydicom.config import IGNORE
 from pydicom.datadict import dictionary_VM, dictionary_VR
 from pydicom.uid import UID
-from pydicom.valuerep import format_number_as_ds
 
 from pipelines.dicom import descriptors
 from pipelines.dicom import vocabulary as words
 from pipelines.dicom.confidentiality import Option
 from pipelines.dicom.header import Header
+from pipelines.dicom.lookup_tables import rewritten
 from pipelines.dicom.profile import DEFAULT, Action, Rule, emptied, rules
 from pipelines.dicom.pseudonyms import Pseudonyms
 from pipelines.dicom.reading import STORAGE_CLASSES
 from pipelines.dicom.writing import Attributes, Items, Typed, Value
+from pipelines.errors import RefusedFileError
+from pipelines.records import Reason
 
 METHOD = "radtransfer allow-list 2, key "
 OLDEST_YEARS = 89
 LARGEST_NUMBER = 999_999
-LARGEST_GREY = 1e9
-LONGEST_LUT = 65536
+SIGNIFICANT_DIGITS = 6
 DAYS = {"D": 1.0, "W": 7.0, "M": 365.25 / 12, "Y": 365.25}
 _MONTHS_UNTIL_YEARS = 24
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
@@ -91,6 +90,9 @@ def attributes(identity: Identity, pseudonyms: Pseudonyms, options: frozenset[Op
 
     Args:
         options: the options of the Basic Profile that were chosen; those that are done to the pixels are only declared.
+
+    Raises:
+        RefusedFileError: a modality LUT that cannot be kept, without which the grey levels mean something else.
     """
     kept: dict[str, Value | Typed | Items] = {
         **dict.fromkeys(emptied(), ""),
@@ -127,15 +129,15 @@ def _method_codes(options: frozenset[Option]) -> Items:
     return Items(tuple({"CodeValue": one.code, "CodingSchemeDesignator": "DCM", "CodeMeaning": one.meaning} for one in codes))
 
 
-def _number(rule: Rule, identity: Identity, _pseudonyms: Pseudonyms, largest: float = LARGEST_NUMBER) -> Kept:
+def _number(rule: Rule, identity: Identity, _pseudonyms: Pseudonyms) -> Kept:
     values = identity.header.numbers(rule.keyword)
     vr, most = _vr_and_most(rule.keyword)
-    if not values or len(values) > most or any(abs(value) > largest for value in values):
+    if not values or len(values) > most or any(abs(value) > LARGEST_NUMBER for value in values):
         return None
     if vr == "DS":
-        return _single([format_number_as_ds(value) if isinstance(value, float) else str(value) for value in values])
+        return _single([_rounded(value) for value in values])
     if vr in ("FL", "FD"):
-        return _single([float(value) for value in values])
+        return _single([float(_rounded(value)) for value in values])
     if any(value != int(value) for value in values):
         return None
     return _whole(vr, [int(value) for value in values], identity)
@@ -150,8 +152,9 @@ def _whole(vr: str, values: list[int], identity: Identity) -> Kept:
     return Typed(vr, values) if all(lowest <= value <= highest for value in values) else None
 
 
-def _grey(rule: Rule, identity: Identity, pseudonyms: Pseudonyms) -> Kept:
-    return _number(rule, identity, pseudonyms, largest=LARGEST_GREY)
+def _rounded(value: float) -> str:
+    """A number as a decimal string (PS3.5 6.2) with too few digits for an identifier behind the point."""
+    return f"{value:.{SIGNIFICANT_DIGITS}g}"
 
 
 @cache
@@ -250,30 +253,11 @@ def _age(rule: Rule, identity: Identity, _pseudonyms: Pseudonyms) -> Kept:
 
 
 def _lut(rule: Rule, identity: Identity, _pseudonyms: Pseudonyms) -> Kept:
-    tables = [_table(item, identity.header) for item in identity.header.items(rule.keyword)]
+    tables = [rewritten(item, identity.header) for item in identity.header.items(rule.keyword)]
+    if None in tables and rule.keyword == "ModalityLUTSequence":  # a window or VOI LUT speaks of what comes out of it
+        raise RefusedFileError(Reason.UNREADABLE, "a modality LUT that cannot be written anew")
     items = tuple(table for table in tables if table is not None)
     return Items(items) if items else None
-
-
-def _table(item: Header, header: Header) -> Attributes | None:
-    """A lookup table (PS3.3 C.11.1.1, C.11.2.1.1) from its numbers; None if they do not fit its descriptor."""
-    order = "<" if header.little_endian else ">"
-    if len(item.raw("LUTDescriptor")) != 6:
-        return None
-    entries, first, bits = struct.unpack(f"{order}3H", item.raw("LUTDescriptor"))
-    count, data = entries or LONGEST_LUT, item.raw("LUTData")
-    if not 8 <= bits <= 16 or len(data) < count:
-        return None
-    # Tables of eight bits are found packed, one byte for each entry.
-    kind = np.dtype(f"{order}u2") if len(data) >= 2 * count else np.dtype("u1")
-    table = np.minimum(np.frombuffer(data, kind, count), (1 << bits) - 1).astype("<u2")
-    # The first mapped value takes the sign of the pixels; only then is the descriptor's VR SS.
-    signed = header.integer("PixelRepresentation") == 1 and first >= 1 << 15
-    unit = words.LUT_TYPES.get(words.squashed(item.text("ModalityLUTType")))
-    descriptor = Typed("SS" if signed else "US", struct.pack("<3H", entries, first, bits))
-    kept: dict[str, Value | Typed | Items] = {"LUTDescriptor": descriptor, "LUTData": Typed("OW", table.tobytes())}
-    name = words.WINDOWS.get(words.squashed(item.text("LUTExplanation")))
-    return kept | ({"ModalityLUTType": unit} if unit else {}) | ({"LUTExplanation": name} if name else {})
 
 
 def _single(values: list[Single]) -> Single | Sequence[Single]:
@@ -283,7 +267,6 @@ def _single(values: list[Single]) -> Single | Sequence[Single]:
 _FROM_OTHERS = frozenset({Action.UID, Action.CLASS, Action.PATIENT, Action.AGE})
 _ACTIONS: dict[Action, Carry] = {
     Action.NUMBER: _number,
-    Action.GREY: _grey,
     Action.TERM: _term,
     Action.MODALITY: _modality,
     Action.UID: _uid,

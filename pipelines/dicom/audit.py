@@ -33,7 +33,8 @@ _DUMMY = re.compile(
     r"p[0-9a-f]{16}|a[0-9a-f]{14}|(site|vendor|model)-[0-9a-f]{6,8}|(?=.*[a-f])(?=.*\d)[0-9a-f]{16,64}|[0xX*\s]+", re.ASCII
 )
 _TIMES = ("DA", "DT", "TM")
-_TEXTS = ("LO", "LT", "SH", "ST", "UC", "UR", "UT")
+_TEXTS = ("CS", "LO", "LT", "SH", "ST", "UC", "UR", "UT")
+_NUMBERS = re.compile(r"[0-9eE+.\s\\-]*", re.ASCII)
 _CODES = frozenset(map(tag_of, ("CodeValue", "LongCodeValue", "CodingSchemeVersion", "DeidentificationMethod")))
 _SPEAKS = re.compile(
     r"[^\W\d_]\s*\^\s*[^\W\d_]"  # a name as PS3.5 6.2 writes it
@@ -183,10 +184,11 @@ def _judged(tag: int, element: Element, options: frozenset[Option]) -> Why | Non
         return _against(entry, _vr(tag, element), element, options)
     if not keyword_for_tag(tag):
         return Why.UNKNOWN if tag & 0xFFFF else None
-    vr = _vr(tag, element)
-    if vr == "PN":
-        return None if _is_dummy(_text(element)) else Why.TEXT
-    return Why.TEXT if vr in _TEXTS and tag not in _CODES and _SPEAKS.search(_text(element)) else None
+    vr, text = _vr(tag, element), _text(element)
+    if vr in ("DS", "IS"):
+        return None if _NUMBERS.fullmatch(text) else Why.TEXT
+    speaks = vr == "PN" or (vr in _TEXTS and tag not in _CODES and _SPEAKS.search(text))
+    return Why.TEXT if speaks and not _is_dummy(text) else None
 
 
 def _against(entry: Entry, vr: str, element: Element, options: frozenset[Option]) -> Why | None:

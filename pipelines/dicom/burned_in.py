@@ -5,17 +5,15 @@ The Clean Pixel Data Option of PS3.15 E.3.1. Text that was read never leaves thi
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from functools import reduce
-from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
-from scipy.ndimage import median_filter
 
+from pipelines.dicom.blanking import Pixels, blank
 from pipelines.dicom.markers import harmless
 from pipelines.dicom.text_lines import Box, Gray, Line, Working, find_lines, working_images
 from pipelines.dicom.text_reading import Reading, detect, glance, read_line
@@ -33,16 +31,16 @@ UNSURE = 0.65  # from which it speaks for text that is hard to read
 _GLANCED = 0.1  # probability of text, to the detector, with which a row is read
 _MARGIN = 16  # working pixels around the row that the detector sees
 _LARGE_LETTERS, _SEEN_AS = 40, 24  # working pixels from top to bottom: larger letters are made so small
+_REACH = 8  # times the height of its letters that a line may go on, to both sides, unseen by the fast detector
+_TRUST = 3.0  # in the detector, where a line is known to be
+_NEAR = 64  # working pixels around what was blanked that the detector looks at again
 _GIST = 0.3  # of text that is read upside down
 _LARGE = 60  # working pixels from top to bottom of a letter; ribs and spines are
 _TALLEST = 48  # working pixels; what is larger and cannot be read is a spine
-ROUNDS = 3  # of blanking; the first looks with the fast detector alone, unless the header declares text
-_RIM = 4  # stored pixels; with the growth, what lossy compression smears of a letter
+ROUNDS = 3  # of blanking
+_RIM = 8  # stored pixels; in the blocks of a JPEG, which are as long, its ringing shows where a letter was
 _GROWTH = 0.35  # of the height of the letters
-_MORE = 2.5  # of that height, before the first letter and behind the last, where letters that are hard to see may go on
-_STRIP = 4  # stored pixels of the surroundings that fill a box
-
-Pixels = NDArray[Any]
+_MORE = 1.5  # of that height, before the first letter and behind the last, where letters that are hard to see may go on
 
 
 class Kind(Enum):
@@ -89,72 +87,62 @@ def clean(stored: Pixels, *, thorough: bool = False) -> Cleaned:
 
     Args:
         stored: pixel values (rows, columns), of either polarity.
-        thorough: look with the slow detector too, even if the fast one finds nothing.
+        thorough: look at all of it with the slow detector, too; otherwise that one looks where the fast one found something,
+            and around what was blanked.
     """
     regions = find(stored, thorough=thorough)
-    blanked = 0
+    boxes: list[Box] = []
     for _ in range(ROUNDS):
         unwanted = _unwanted(regions)
         if not unwanted:
             break
-        boxes = _blocks(unwanted, _shape(stored))
-        stored, blanked = blank(stored, boxes), blanked + len(boxes)
-        regions = find(stored, thorough=True)
+        more = _blocks(unwanted, _shape(stored))
+        stored, boxes = blank(stored, more), [*boxes, *more]
+        regions = find(stored, near=boxes)
     markers = [region for region in regions if region.kind is Kind.MARKER]
-    return Cleaned(stored, blanked, len(_blocks(markers, _shape(stored))), len(_unwanted(regions)))
+    return Cleaned(stored, len(boxes), len(_blocks(markers, _shape(stored))), len(_unwanted(regions)))
 
 
-def find(stored: Pixels, *, thorough: bool = False) -> tuple[Region, ...]:
-    """The texts of an image; see `clean`."""
+def find(stored: Pixels, *, thorough: bool = False, near: Sequence[Box] = ()) -> tuple[Region, ...]:
+    """The texts of an image; see `clean`.
+
+    Args:
+        near: boxes, in stored pixels, around which the slow detector looks in any case.
+    """
     regions: list[Region] = []
     for working in working_images(stored):
-        regions += _find(working, thorough)
+        everywhere = Box(0, 0, *working.gray.shape)
+        regions += _find(working, [everywhere] if thorough else _parts(near, working))
     return tuple(regions)
 
 
-def blank(stored: Pixels, boxes: Iterable[Box]) -> Pixels:
-    """A copy whose boxes hold what their surroundings suggest, so that neither text nor an edge is left."""
-    filled = stored.copy()
-    for box in boxes:
-        if box.height <= box.width:
-            _fill(filled, box)
-        else:
-            _fill(filled.T, Box(box.left, box.top, box.right, box.bottom))
-    return filled
-
-
-def _fill(pixels: Pixels, box: Box) -> None:
-    """Go from the median of the strip above to that of the strip below, column by column."""
-    strips = [
-        _level(pixels[rows, box.left : box.right], box.height)
-        for rows in (slice(max(box.top - _STRIP, 0), box.top), slice(box.bottom, box.bottom + _STRIP))
-    ]
-    known = [strip for strip in strips if strip is not None] or [np.full(box.width, np.median(pixels))]
-    share = (np.arange(box.height) + 0.5)[:, np.newaxis] / box.height
-    values = known[0] * (1 - share) + known[-1] * share
-    pixels[box.top : box.bottom, box.left : box.right] = np.rint(values).astype(pixels.dtype)
-
-
-def _level(strip: Pixels, reach: int) -> NDArray[np.float64] | None:
-    if not strip.shape[0]:
-        return None
-    level: NDArray[np.float64] = median_filter(np.median(strip, axis=0), size=2 * reach + 1, mode="nearest")
-    return level
+def _parts(boxes: Iterable[Box], working: Working) -> list[Box]:
+    """Where the detector looks again: boxes in working pixels, with what surrounds them."""
+    scaled = (Box(*(int(side / working.scale) for side in box)) for box in boxes)
+    return _apart(box.grown(_NEAR, *working.gray.shape) for box in scaled)
 
 
 def _blocks(regions: Iterable[Region], shape: tuple[int, int]) -> list[Box]:
     """Boxes to blank: grown, so that no rim of a letter is left; joined where they touch, so that none surrounds another."""
-    blocks: list[Box] = []
-    for region in regions:
-        across = region.box.width if region.upright else region.box.height
-        more = round(_MORE * across)
-        along = (more, 0) if region.upright else (0, more)
-        box = region.box.grown(_RIM + round(_GROWTH * across), *shape, along=along)
-        while touching := [other for other in blocks if box.overlap(other)]:
-            blocks = [other for other in blocks if other not in touching]
+    return _apart(_block(region, shape) for region in regions)
+
+
+def _block(region: Region, shape: tuple[int, int]) -> Box:
+    across = region.box.width if region.upright else region.box.height
+    more = round(_MORE * across)
+    along = (more, 0) if region.upright else (0, more)
+    return region.box.grown(_RIM + round(_GROWTH * across), *shape, along=along)
+
+
+def _apart(boxes: Iterable[Box]) -> list[Box]:
+    """Boxes of which no two overlap: those that do become one."""
+    apart: list[Box] = []
+    for box in boxes:
+        while touching := [other for other in apart if box.overlap(other)]:
+            apart = [other for other in apart if other not in touching]
             box = reduce(Box.joined, touching, box)
-        blocks.append(box)
-    return blocks
+        apart.append(box)
+    return apart
 
 
 def _shape(stored: Pixels) -> tuple[int, int]:
@@ -165,12 +153,13 @@ def _unwanted(regions: Iterable[Region]) -> list[Region]:
     return [region for region in regions if region.kind is not Kind.MARKER]
 
 
-def _find(working: Working, thorough: bool) -> list[Region]:
+def _find(working: Working, parts: Sequence[Box]) -> list[Region]:
+    """The texts of a working image; `parts` of it the detector looks at, too."""
     lines = [line for line in find_lines(working.gray, LIKELY) if line.across <= _LARGE or line.likeness >= LIKELY_IF_LARGE]
     lines.sort(key=lambda line: line.likeness, reverse=True)
-    if thorough or len(lines) > MOST_LINES:
-        detected = [Line(box, box.height > 1.5 * box.width, 0.0) for box in detect(working.gray)]
-        lines = [*lines[:MOST_LINES], *detected]
+    if len(lines) > MOST_LINES:
+        parts = [Box(0, 0, *working.gray.shape)]
+    lines = [*lines[:MOST_LINES], *(line for part in parts for line in _detected(working.gray, part))]
     found: list[tuple[Line, Kind]] = []
     others: list[Line] = []
     for line in lines:
@@ -183,11 +172,41 @@ def _find(working: Working, thorough: bool) -> list[Region]:
         else:
             found.append((line, kind))
     markers = [line for line, kind in found if kind is Kind.MARKER]
+    pieces = {line for line, kind in found if kind is not Kind.MARKER and any(_piece(line, marker) for marker in markers)}
     return [
-        Region(_stored(line.box, working.scale), kind, line.upright)
+        Region(_stored((line if kind is Kind.MARKER else _whole(working.gray, line)).box, working.scale), kind, line.upright)
         for line, kind in found
-        if kind is Kind.MARKER or not any(_piece(line, marker) for marker in markers)
+        if line not in pieces
     ]
+
+
+def _detected(gray: Gray, part: Box) -> Iterator[Line]:
+    for box in detect(gray[part.top : part.bottom, part.left : part.right]):
+        moved = box.moved(part.top, part.left)
+        yield Line(moved, moved.height > 1.5 * moved.width, CLEAR)
+
+
+def _whole(gray: Gray, line: Line) -> Line:
+    """A line of text, to both sides as far as the detector follows it, which sees it whole."""
+    reach = _REACH * line.across
+    rows, columns = gray.shape
+    around = line.box.grown(line.across // 2, rows, columns, along=(reach, 0) if line.upright else (0, reach))
+    part, factor = _legible(gray, line, around)
+    boxes = [Box(*(round(side / factor) for side in box)).moved(around.top, around.left) for box in detect(part, trust=_TRUST)]
+    whole = line.box
+    while near := [box for box in boxes if box.overlap(whole.grown(line.across, rows, columns))]:
+        boxes = [box for box in boxes if box not in near]
+        whole = reduce(Box.joined, near, whole)
+    return replace(line, box=whole)
+
+
+def _legible(gray: Gray, line: Line, box: Box) -> tuple[Gray, float]:
+    """What is in a box, made smaller where the letters of the line are large; and by which factor."""
+    part = gray[box.top : box.bottom, box.left : box.right]
+    factor = _SEEN_AS / line.across if line.across > _LARGE_LETTERS else 1.0
+    if factor < 1:
+        part = cv2.resize(part, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+    return part, factor
 
 
 def _piece(line: Line, marker: Line) -> bool:
@@ -221,11 +240,7 @@ def _judged(gray: Gray, line: Line) -> Kind | None:
 
 
 def _glanced(gray: Gray, line: Line) -> bool:
-    box = line.box.grown(_MARGIN, *gray.shape)
-    part = gray[box.top : box.bottom, box.left : box.right]
-    if line.across > _LARGE_LETTERS:
-        factor = _SEEN_AS / line.across
-        part = cv2.resize(part, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+    part, _ = _legible(gray, line, line.box.grown(_MARGIN, *gray.shape))
     return glance(part) >= _GLANCED
 
 

@@ -1,14 +1,18 @@
 """Take text out of compressed images without decoding them: comments, application data, what follows the end.
 
 Payloads are overwritten in place with zeros, so every byte that a decoder reads stays where it was. What decoders need
-is kept: the JFIF, Adobe and SPIFF headers and the colour marker of HP's JPEG-LS.
+is kept: the JFIF, Adobe and SPIFF headers, the colour marker of HP's JPEG-LS, and of every other segment as much as its own
+numbers say that there is.
+
+Where the entropy-coded data end only a decoder knows, and none tells: bytes that hang behind the last coded pixel, before the
+next marker, stay. Text there is looked for (`_ENDS_IN_TEXT`), and an image that has some is refused.
 """
 
 from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from pipelines.errors import RefusedFileError
 from pipelines.records import Reason
@@ -18,20 +22,34 @@ from pipelines.records import Reason
 _AFTER_JPEG_SCAN = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 _AFTER_JPEG_LS_SCAN = re.compile(rb"\xff[\x80-\xcf\xd8-\xfe]")
 
-# Application segments: marker, how the payload starts, how many bytes of it a decoder reads.
-_KEPT_APPLICATION_DATA = (
-    (0xE0, b"JFIF\0", 14),
-    (0xE8, b"SPIFF\0", 30),
-    (0xE8, b"\0\0\0\1\xff\xd8", 6),  # the end of SPIFF's directory
-    (0xE8, b"mrfx", 5),
-    (0xEE, b"Adobe", 12),
+# Application segments: marker, and what a decoder reads of the payload, with numbers that are credible.
+_KEPT_APPLICATION_DATA = tuple(
+    (marker, re.compile(pattern, re.DOTALL))
+    for marker, pattern in (
+        (0xE0, rb"JFIF\x00[\x01\x02].[\x00-\x02][\x00-\x1f].[\x00-\x1f]..."),
+        (0xE8, rb"SPIFF\x00[\x00-\x02][\x00-\x02][\x00-\x04][\x00-\x04]\x00\x00..\x00\x00..[\x00-\x1f]{4}\x00...\x00..."),
+        (0xE8, rb"\x00\x00\x00\x01\xff\xd8"),  # the end of SPIFF's directory
+        (0xE8, rb"mrfx[\x00-\x07]"),
+        (0xEE, rb"Adobe\x00.\x00.{3}[\x00-\x02]"),
+    )
 )
 _UNCHANGED = bytes(range(256))
 _SOI, _EOI, _SOS, _COM = 0xD8, 0xD9, 0xDA, 0xFE
-_JPEG_SEGMENTS = frozenset({*range(0xC0, 0xD0), 0xDA, 0xDB, 0xDC, 0xDD, 0xDE, 0xDF, 0xF7, 0xF8})
+_DHT, _DQT, _DNL, _DRI, _LSE = 0xC4, 0xDB, 0xDC, 0xDD, 0xF8
+_FRAMES = {*range(0xC0, 0xD0), 0xF7} - {_DHT, 0xC8, 0xCC}  # T.81 table B.1 without JPG and DAC, T.87 C.1.1
+
+# Sixteen characters at the end, of ASCII, ISO 2022 or UTF-8; coded pixels look so once in a million images.
+_CHARACTER = rb"[\t\n\r\x1b -~]|[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}"
+_TEXT = re.compile(rb"((?:" + _CHARACTER + rb"){16,}+)")
+_ENDS_IN_TEXT = re.compile(_TEXT.pattern + rb"[\0\xff]*\Z")
+_LONGEST_TEXT = 1 << 9
+_FEWEST_LETTERS = 8  # different ones: the code of an even grey, over and over, has no more than seven
 
 _SOC, _SOT, _SOD, _EOC, _SIZ = 0xFF4F, 0xFF90, 0xFF93, 0xFFD9, 0xFF51
-_J2K_SEGMENTS = frozenset({0x50, 0x51, 0x52, 0x53, 0x55, 0x56, 0x57, 0x58, 0x59, 0x5C, 0x5D, 0x5E, 0x5F, 0x60, 0x61, 0x63})
+_J2K_COMMENT = 0x64
+# T.800 A.2 and T.814 A.2, without what is only told to readers in a hurry (PLM, PLT) or to nobody (CRG, PRF, CPF).
+_J2K_CODING = frozenset({0x51, 0x52, 0x53, 0x5C, 0x5D, 0x60, 0x61})
+_J2K_LISTS = frozenset({0x50, 0x55, 0x5E, 0x5F})  # of small numbers, which make no text
 
 
 def clean_jpeg(frame: bytes, *, jpeg_ls: bool = False) -> bytes:
@@ -52,15 +70,15 @@ def clean_jpeg(frame: bytes, *, jpeg_ls: bool = False) -> bytes:
         if marker == 0x01 or 0xD0 <= marker <= 0xD7:
             continue
         start, end = _segment(frame, position)
-        if marker not in _JPEG_SEGMENTS:
-            kept = start + _kept(marker, frame[start:end])
-            cleaned[kept:end] = bytes(end - kept)
+        kept = start + _kept(marker, frame[start:end])
+        cleaned[kept:end] = bytes(end - kept)
         position = end
         if marker == _SOS:
             found = after_scan.search(frame, end)
             if found is None:
                 raise _truncated()
             position = found.start()
+            _refuse_text(_ENDS_IN_TEXT, frame, end, position)
 
 
 def clean_jpeg2000(frame: bytes) -> bytes:
@@ -159,10 +177,37 @@ def _segment(frame: bytes, position: int) -> tuple[int, int]:
 
 
 def _kept(marker: int, payload: bytes) -> int:
-    for kind, start, size in _KEPT_APPLICATION_DATA:
-        if marker == kind and payload.startswith(start):
-            return min(size, len(payload))
-    return 0
+    """How many bytes of a segment a decoder reads, at most."""
+    if marker in _NEEDED:
+        return min(_NEEDED[marker](payload), len(payload))
+    matches = (pattern.match(payload) for kind, pattern in _KEPT_APPLICATION_DATA if kind == marker)
+    return next((match.end() for match in matches if match), 0)
+
+
+def _tables(payload: bytes, length: Callable[[bytes], int]) -> int:
+    """Bytes of the tables that stand one behind the other in a segment, each of the `length` that its first bytes say."""
+    position = 0
+    while position < len(payload) and position + length(payload[position : position + 17]) <= len(payload):
+        position += length(payload[position : position + 17])
+    return position
+
+
+# T.81 B.2.2, B.2.3, B.2.4, B.2.5; T.87 C.2.4: of LSE only the thresholds, since mapping tables are those of colours.
+_NEEDED: dict[int, Callable[[bytes], int]] = {
+    **dict.fromkeys(_FRAMES, lambda payload: 6 + 3 * (payload[5:6] or b"\0")[0]),
+    _SOS: lambda payload: 4 + 2 * (payload[:1] or b"\0")[0],
+    _DHT: lambda payload: _tables(payload, lambda table: 17 + sum(table[1:])),
+    _DQT: lambda payload: _tables(payload, lambda table: 129 if table[0] >> 4 else 65),
+    _DRI: lambda _payload: 4,
+    _DNL: lambda _payload: 4,
+    _LSE: lambda payload: 11 if payload[:1] == b"\1" else 1,
+}
+
+
+def _refuse_text(pattern: re.Pattern[bytes], frame: bytes | bytearray, start: int, end: int) -> None:
+    found = pattern.search(frame, max(start, end - _LONGEST_TEXT), end)
+    if found and len(set(found[1])) >= _FEWEST_LETTERS:
+        raise _undecodable("text among or behind the compressed pixels")
 
 
 def _header_segment(frame: bytes, position: int) -> tuple[int, int, int]:
@@ -179,10 +224,14 @@ def _header_segment(frame: bytes, position: int) -> tuple[int, int, int]:
 
 
 def _blank(cleaned: bytearray, marker: int, start: int, end: int) -> None:
-    """Overwrite a segment that no decoder needs; two bytes of a comment say that it is one (T.800 A.9.2)."""
-    if marker & 0xFF not in _J2K_SEGMENTS:
-        kept = start + 2 if marker == 0xFF64 else start
+    """Turn a segment that no decoder needs into a comment of zeros; two bytes of one say of which kind it is (T.800 A.9.2)."""
+    code = marker & 0xFF
+    if code in _J2K_LISTS:
+        _refuse_text(_TEXT, cleaned, start, end)
+    elif code not in _J2K_CODING:
+        kept = start + 2 if code == _J2K_COMMENT else start
         cleaned[kept:end] = bytes(max(0, end - kept))
+        cleaned[start - 3] = _J2K_COMMENT
 
 
 def _tile_part(frame: bytes, cleaned: bytearray, position: int) -> int:
@@ -202,6 +251,7 @@ def _tile_part(frame: bytes, cleaned: bytearray, position: int) -> int:
     tile_end = position + length if length else frame.find(b"\xff\xd9", end)
     if tile_end < end or tile_end > len(frame):
         raise _truncated()
+    _refuse_text(_ENDS_IN_TEXT, frame, end, tile_end)
     return tile_end
 
 

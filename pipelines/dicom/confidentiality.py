@@ -3,8 +3,8 @@
 `confidentiality.csv` has one line for each attribute: tag, keyword, its type in the image objects of radiographs (PS3.3; 1
 must have a value, 2 may be empty, none may be missing), the action of the Basic Profile, and a column for each option. The
 edition is 2024d, with the rows that 2026c added; the options of those are left out, which is the stricter reading. The
-lines come from two open transcriptions of the standard, which agree on the Basic Profile wherever they share a line; the columns
-of the options stand in one of them only. The types are not of this table.
+lines are facts of the standard, and agree with two packages that transcribe it wherever those have them: idiscore 1.2.0 (2024d,
+with the options) and dicom-anonymizer 2.1.0 (2026c, the Basic Profile alone). The types are not of this table.
 
 Actions: X removes, Z empties or puts a dummy, D puts a dummy, U puts another UID, C cleans, K keeps. Of a combination such as
 X/Z/D the first that the attribute's type admits is meant.
@@ -98,7 +98,7 @@ class Entry:
         return max(chosen, key="CK".index) if chosen else _resolved(self.basic, self.type)
 
     def permits(self, action: str, options: Collection[Option] = ()) -> bool:
-        """Whether an action, one letter, is as strict as this line with these options, or stricter."""
+        """Whether an action, one letter, is one that this line names, with these options, or stricter; whatever the type."""
         asked = [letter[0] for letter in self.basic.split("/")]
         asked += [self.options[option] for option in options if option in self.options]
         return any(action in _NO_LESS_STRICT[letter] for letter in asked)

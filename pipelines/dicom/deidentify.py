@@ -101,11 +101,11 @@ def deidentify(stream: BinaryIO, pseudonyms: Pseudonyms, accept: Accept) -> Clea
         kept = {**kept, "BurnedInAnnotation": "NO"}
         cleaned = _without_text(_written(kept, pixels), source)
     if cleaned is not None:
-        kept = {**kept, **_compression(pixels, kept)}
         done = replace(done, fates=(*done.fates, ("replaced", "PixelData")))
-    content = _written(kept, cleaned or pixels)
+    pixels = cleaned or pixels
+    content = _written({**kept, **_compression(source, pixels, kept)}, pixels)
     row = _checked_row(content, source)
-    image = hashlib.sha256((cleaned or pixels).image).hexdigest()
+    image = hashlib.sha256(pixels.image).hexdigest()
     return Clean(content, row, image, not source.header.text("PatientID"), done, cleaned is not None)
 
 
@@ -126,9 +126,10 @@ def _without_text(content: bytes, source: Source) -> PixelData | None:
     return without_text(content, shape_of(source.header), declared=_declares_text(source.header))
 
 
-def _compression(pixels: PixelData, kept: Attributes) -> Attributes:
+def _compression(source: Source, pixels: PixelData, kept: Attributes) -> Attributes:
     """What an image that is no longer compressed must still say of the loss that it suffered (PS3.3 C.7.6.1.1.5)."""
-    return {"LossyImageCompression": "01"} if pixels.transfer_syntax in LOSSY and "LossyImageCompression" not in kept else {}
+    lost = source.transfer_syntax in LOSSY and pixels.transfer_syntax not in LOSSY
+    return {"LossyImageCompression": "01"} if lost and "LossyImageCompression" not in kept else {}
 
 
 def image_sha256(stream: BinaryIO) -> str:

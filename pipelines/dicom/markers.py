@@ -20,6 +20,7 @@ MARKERS = {
 patient IDs; initials of technologists."""
 
 _WORDS = frozenset(word for words in MARKERS.values() for word in words)
+_LEFT, _LACKING = 5, 3  # letters of a marker that is cut off
 _NUMBER = r"\d{1,3}(?:[.,]\d{1,2})?"
 _UNIT = r"(?:KVP?|MAS?|MS)"
 _TECHNIQUE = re.compile(rf"(?:{_UNIT}[:=]?{_NUMBER}|{_NUMBER}{_UNIT})+")
@@ -30,11 +31,11 @@ def harmless(text: str) -> bool:
     words = [word for part in text.upper().split() if (word := "".join(filter(str.isalnum, part)))]
     if not words:
         return False
-    if all(word in _WORDS or _cut(word) for word in words) or (len(words) == 1 and len(words[0]) == 1):
+    if all(word in _WORDS or _part(word) for word in words) or (len(words) == 1 and re.fullmatch("[A-Z0-9]", words[0])):
         return True
     return _TECHNIQUE.fullmatch("".join(text.upper().split())) is not None
 
 
-def _cut(word: str) -> bool:
-    """Whether it is a part of a marker at whose end the image ends; four letters of one are hardly a name."""
-    return len(word) >= 4 and any(word in marker for marker in _WORDS)
+def _part(word: str) -> bool:
+    """Whether it is most of a marker, the rest of which image or line cut off; shorter parts are names (Ross, Ding, Link)."""
+    return len(word) >= _LEFT and any(word in marker and len(marker) <= len(word) + _LACKING for marker in _WORDS)

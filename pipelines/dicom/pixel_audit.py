@@ -7,7 +7,7 @@ from enum import Enum, auto
 
 from pydicom.uid import RLELossless
 
-from pipelines.dicom.pixels import pixel_data
+from pipelines.dicom.pixels import NATIVE, pixel_data
 from pipelines.dicom.reading import Source, fragments, pixel_element
 from pipelines.errors import RefusedFileError
 from pipelines.records import Reason
@@ -37,9 +37,13 @@ def hidden_parts(source: Source) -> Iterator[Hidden]:
         yield Hidden.BEHIND
     source.stream.seek(start)
     try:
-        image = pixel_data(source).image
+        cleaned = pixel_data(source)
     except RefusedFileError as error:
         yield Hidden.TRUNCATED if error.reason is Reason.TRUNCATED else Hidden.UNDECODED
+        return
+    image = cleaned.image
+    if compressed and cleaned.transfer_syntax in NATIVE:
+        yield Hidden.UNUSED_BITS
         return
     if stored[len(image) :].strip(b"\0"):
         yield Hidden.BEHIND

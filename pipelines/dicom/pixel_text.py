@@ -7,7 +7,8 @@ from io import BytesIO
 from pydicom import dcmread
 from pydicom.uid import ExplicitVRLittleEndian
 
-from pipelines.dicom.burned_in import Kind, Pixels, clean, find
+from pipelines.dicom.blanking import Pixels
+from pipelines.dicom.burned_in import Kind, Region, clean, find
 from pipelines.dicom.pixels import PixelData, Shape
 from pipelines.errors import RefusedFileError
 from pipelines.imaging.decode import Frame, frame
@@ -35,9 +36,13 @@ def without_text(content: bytes, shape: Shape, *, declared: bool) -> PixelData |
     """
     with quiet():
         checked = frame(dcmread(BytesIO(content)))
-    if not declared and _shows_none(checked):
+    glimpsed = None if declared else _glimpsed(checked)
+    if glimpsed == ():
         return None
-    cleaned = clean(checked.decode(), thorough=declared)
+    stored = checked.decode()
+    cleaned = clean(stored, thorough=declared)
+    if glimpsed and not cleaned.blanked:
+        cleaned = clean(stored, thorough=True)
     if cleaned.left:
         raise RefusedFileError(Reason.BURNED_IN, f"{cleaned.left} texts could not be blanked")
     if declared and not cleaned.blanked:
@@ -47,16 +52,18 @@ def without_text(content: bytes, shape: Shape, *, declared: bool) -> PixelData |
     return PixelData(_cells(cleaned.stored, shape), "OW" if shape.bits_allocated > 8 else "OB", ExplicitVRLittleEndian)
 
 
-def _shows_none(checked: Frame) -> bool:
-    """Whether no identifying text is in an image that is read at a lower resolution, where its stream allows that.
+def _glimpsed(checked: Frame) -> tuple[Region, ...] | None:
+    """Identifying text in the image at a lower resolution, where about as many pixels are left as text is looked for in anyway.
 
-    About as many pixels are left as text is looked for in anyway.
+    None where its stream allows no such look.
     """
     side, count = max(checked.layout.rows, checked.layout.columns), 0
     while side // (2 << count) >= FEWEST_PIXELS:
         count += 1
     samples = of_stream(checked, count) if count else None
-    return samples is not None and all(region.kind is Kind.MARKER for region in find(samples.codes))
+    if samples is None:
+        return None
+    return tuple(region for region in find(samples.codes) if region.kind is not Kind.MARKER)
 
 
 def _cells(stored: Pixels, shape: Shape) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -32,6 +32,8 @@ from pipelines.dicom.codestream import clean_jpeg, clean_jpeg2000, clean_rle
 from pipelines.dicom.header import Header
 from pipelines.dicom.reading import Source, exactly, fragments, pixel_element
 from pipelines.errors import RefusedFileError
+from pipelines.imaging.decode import MAX_PIXELS, value_range
+from pipelines.imaging.decoders import DECODERS, Decoder, Layout
 from pipelines.records import Reason
 
 LARGEST_SIDE = 32767
@@ -66,7 +68,8 @@ class PixelData:
     Attributes:
         image: the frame's bytes, without padding.
         vr: OB or OW.
-        transfer_syntax: the source's; big endian and deflated images become explicit VR little endian.
+        transfer_syntax: the source's; big endian and deflated images become explicit VR little endian, as does a compressed
+            one in which something hides outside the stored bits.
     """
 
     image: bytes
@@ -115,7 +118,7 @@ def pixel_data(source: Source) -> PixelData:
         raise RefusedFileError(Reason.UNREADABLE, "pixel data that are not encoded as the transfer syntax says")
     if length is None:
         frame = _CLEANERS[source.transfer_syntax](b"".join(fragments(source.stream)), shape)
-        return PixelData(frame, "OB", source.transfer_syntax)
+        return _without_overlay(frame, shape, source.transfer_syntax) or PixelData(frame, "OB", source.transfer_syntax)
     if length == 0:
         raise RefusedFileError(Reason.NO_PIXELS)
     if not shape.bytes <= length <= _left(source.stream) + 1:  # some writers leave out the byte that pads
@@ -156,6 +159,51 @@ def _stored_bits(cells: NDArray[Any], shape: Shape) -> NDArray[Any]:
     above, below = shape.bits_allocated - 1 - shape.high_bit, shape.high_bit + 1 - shape.bits_stored
     at_top = (cells << above).view(f"<i{size}" if shape.signed else f"<u{size}")
     return (at_top >> above >> below << below).view(f"<u{size}")
+
+
+def _without_overlay(frame: bytes, shape: Shape, transfer_syntax: str) -> PixelData | None:
+    """The stored bits alone, uncompressed, of a stream that has more of them; None if nothing is in the others.
+
+    Raises:
+        RefusedFileError: the stream is not the image that the header describes, or cannot be decoded.
+    """
+    decoder = DECODERS[transfer_syntax]
+    if decoder.stream is None or (bits := decoder.stream(frame).bits) <= shape.bits_stored:
+        return None
+    values = _decoded(decoder, frame, shape)
+    # A codec that was given the values alone returns them in the low bits, wherever the header puts the high bit.
+    inside = shape if bits == shape.bits_allocated else replace(shape, high_bit=shape.bits_stored - 1)
+    kind, size = values.dtype.kind, shape.bits_allocated // 8
+    cells = values.astype(f"<{kind}{size}").view(f"<u{size}")
+    ways = [_stored_bits(cells, one) for one in (inside, replace(inside, signed=False))]
+    if any(np.array_equal(cells, stored) for stored in ways) or (decoder.lossy and _overshoots(values, shape.bits_stored)):
+        return None
+    image = (ways[0] << (shape.high_bit - inside.high_bit)).tobytes()
+    return PixelData(image, "OB" if size == 1 else "OW", ExplicitVRLittleEndian)
+
+
+def _overshoots(values: NDArray[Any], bits: int) -> bool:
+    """Whether lossy values are outside of so many bits by no more than compression explains, an eighth of what they hold."""
+    low, high = value_range(bits, signed=values.dtype.kind == "i")
+    margin = (1 << bits) // 8
+    return bool(low - margin <= values.min() and values.max() <= high + margin)
+
+
+def _decoded(decoder: Decoder, frame: bytes, shape: Shape) -> NDArray[Any]:
+    stream = decoder.stream(frame) if decoder.stream else None
+    if stream is None or (stream.rows, stream.columns, stream.components) != (shape.rows, shape.columns, 1):
+        raise RefusedFileError(Reason.UNDECODABLE, "the compressed stream is not the image that the header describes")
+    if stream.bits > shape.bits_allocated:
+        raise RefusedFileError(Reason.BITS, f"the compressed stream has {stream.bits} bits, allocated {shape.bits_allocated}")
+    if shape.pixels > MAX_PIXELS:
+        raise RefusedFileError(Reason.SIZE, f"{shape.rows} × {shape.columns} pixels")
+    layout = Layout(shape.rows, shape.columns, shape.bits_allocated, shape.bits_stored, shape.high_bit, shape.signed)
+    try:
+        return decoder.function(frame, layout)
+    except MemoryError:
+        raise
+    except Exception as error:  # each codec has its own exceptions
+        raise RefusedFileError(Reason.UNDECODABLE, f"{decoder.name}: the decoder refused the stream") from error
 
 
 def _jpeg(frame: bytes, _shape: Shape) -> bytes:

@@ -52,6 +52,9 @@ class Box(NamedTuple):
         top, left = max(self.top - high, 0), max(self.left - wide, 0)
         return Box(top, left, min(self.bottom + high, rows), min(self.right + wide, columns))
 
+    def moved(self, down: int, right: int) -> Box:
+        return Box(self.top + down, self.left + right, self.bottom + down, self.right + right)
+
     @property
     def area(self) -> int:
         return self.height * self.width
@@ -188,7 +191,7 @@ def _parts(strokes: Gray) -> _Parts | None:
     mask = (strokes > threshold).view(np.uint8)
     crowd = cv2.blur(strokes * mask, (_CROWD_WINDOW, _CROWD_WINDOW))
     mask &= crowd >= _CROWD
-    where = np.flatnonzero(mask)
+    where = np.flatnonzero(mask.view(np.bool_))
     if not where.size:
         return None
     _, labels = cv2.connectedComponents(mask, connectivity=8, ltype=cv2.CV_32S)

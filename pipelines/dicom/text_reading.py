@@ -74,18 +74,21 @@ def read_line(gray: Gray) -> Reading:
     return Reading(text.strip(), confidence)
 
 
-def detect(gray: Gray) -> list[Box]:
+def detect(gray: Gray, *, trust: float = 1.0) -> list[Box]:
     """Lines of text, wherever they are (Liao et al. 2020, "Real-time scene text detection with differentiable binarization").
 
     Slower than `text_lines.find_lines` by a factor of ten or more, and independent of it.
+
+    Args:
+        trust: divides the detector's thresholds; more than 1 where text is known to be and its faint end is looked for.
     """
     rows, columns = gray.shape
     probability = _text_probability(gray)
-    mask = cv2.dilate((probability > _PROBABLE).astype(np.uint8), np.ones((2, 2), np.uint8))
+    mask = cv2.dilate((probability > _PROBABLE / trust).astype(np.uint8), np.ones((2, 2), np.uint8))
     count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8, ltype=cv2.CV_32S)
     score = np.bincount(labels.ravel(), probability.ravel(), count) / np.maximum(stats[:, cv2.CC_STAT_AREA], 1)
     found = []
-    for left, top, width, height in stats[1:][score[1:] >= _REGION][:, :4].tolist():
+    for left, top, width, height in stats[1:][score[1:] >= _REGION / trust][:, :4].tolist():
         if min(width, height) >= 3:
             margin = round(_UNCLIP * min(width, height)) + 1
             found.append(Box(top, left, top + height, left + width).grown(margin, rows, columns))

@@ -10,8 +10,8 @@ import hashlib
 import os
 import sqlite3
 import time
-from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -20,8 +20,8 @@ from typing import NamedTuple
 import pydicom
 
 from pipelines.dicom.deidentify import Accept
+from pipelines.dicom.private_table import transaction
 from pipelines.dicom.pseudonyms import Pseudonyms
-from pipelines.dicom.quarantine import make_private
 
 _TABLES = """
 DROP TABLE IF EXISTS settings;
@@ -124,24 +124,19 @@ class Unchanged:
             table.executemany(f"INSERT OR REPLACE INTO file ({_COLUMNS}, source) VALUES ({', '.join('?' * 12)})", rows)  # noqa: S608
             table.executemany("DELETE FROM file WHERE path = ?", [(key,) for key in gone])
 
-    @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
-        make_private(self.path.parent)
-        connection = sqlite3.connect(self.path, timeout=60)
-        try:
-            self.path.chmod(0o600)
-            if not self._are_settings_of(connection):
-                connection.executescript(_TABLES)
-                connection.execute("INSERT INTO settings VALUES (?)", (self.settings,))
-            with connection:
-                yield connection
-        finally:
-            connection.close()
+    def _open(self) -> AbstractContextManager[sqlite3.Connection]:
+        return transaction(self.path, self._set_up)
 
-    def _are_settings_of(self, connection: sqlite3.Connection) -> bool:
-        if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'settings'").fetchone():
+    def _set_up(self, table: sqlite3.Connection) -> None:
+        """Begin anew where the table is not there, or was made under other settings."""
+        if not self._are_settings_of(table):
+            table.executescript(_TABLES)
+            table.execute("INSERT INTO settings VALUES (?)", (self.settings,))
+
+    def _are_settings_of(self, table: sqlite3.Connection) -> bool:
+        if not table.execute("SELECT 1 FROM sqlite_master WHERE name = 'settings'").fetchone():
             return False
-        return connection.execute("SELECT value FROM settings").fetchall() == [(self.settings,)]
+        return table.execute("SELECT value FROM settings").fetchall() == [(self.settings,)]
 
 
 def _entry(row: tuple[bytes, int, int, int, str, str | None, int, int, str | None, str | None, int]) -> Entry:
@@ -160,6 +155,6 @@ def _version() -> str:
     """A fingerprint of the code that decides what becomes of a file; after an upgrade everything is read again."""
     here = Path(__file__).parent
     digest = hashlib.sha256(pydicom.__version__.encode())
-    for path in sorted([*here.glob("*.py"), *here.glob("*.csv")]):
+    for path in sorted([*here.glob("*.py"), *here.glob("*.csv"), *(here.parent / "imaging").glob("*.py")]):
         digest.update(path.read_bytes())
     return digest.hexdigest()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -94,22 +93,16 @@ class Outcome:
 def deidentify_files(files: Sequence[str], job: Job) -> Iterator[Outcome]:
     """De-identify files in processes of their own; outcomes come in the order of `files`.
 
-    A file that crashes its process, or takes longer than it may, is refused, and the others go on. Where processes may not be
-    started, in a daemon, it is all done here.
+    A file that crashes its process, or takes longer than it may, is refused, and the others go on.
 
     Raises:
         ServiceError: processes end as they start.
     """
-    numbered = enumerate(files)
-    if multiprocessing.current_process().daemon:
-        _start(job)
-        yield from map(_outcome, numbered)
-        return
     workers = min(cores(), ceil(len(files) / _FEWEST_EACH))
     together = max(1, min(_TOGETHER, len(files) // (_AHEAD * max(workers, 1))))
     bounds = Bounds(job.seconds, MEMORY_BYTES)
     crew = Crew("ingest", _outcome, bounds, _start, (job,), __name__, workers, together, _AHEAD * workers)
-    for relative, result in zip(files, crew.results(numbered) if files else (), strict=True):
+    for relative, result in zip(files, crew.results(enumerate(files)) if files else (), strict=True):
         yield Outcome(relative, Fate.REFUSED, reason=_LOST[result]) if isinstance(result, Lost) else result
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
@@ -30,12 +31,31 @@ class Grayscale:
     """An image as it is meant to be shown.
 
     Attributes:
-        image: float32 (rows, columns), 0 (black) … 1 (white); pixel padding is 0.
+        codes: uint16 (rows, columns).
+        table: float32 (65536), the grey level of each code that occurs, 0 (black) … 1 (white).
+        blank: which pixels are padding, and black; None for none of them.
         window: where the grey levels came from: `voi_lut`, `window` or `percentiles`.
     """
 
-    image: NDArray[np.float32]
+    codes: Codes
+    table: NDArray[np.float32]
+    blank: NDArray[np.bool_] | None
     window: str
+
+    @property
+    def image(self) -> NDArray[np.float32]:
+        """The grey levels, (rows, columns), 0…1."""
+        return self._looked_up(self.table)
+
+    def levels(self, dtype: np.dtype[Any]) -> NDArray[Any]:
+        """The grey levels, (rows, columns), over the whole range of uint8 or uint16."""
+        return self._looked_up(np.rint(self.table * np.iinfo(dtype).max).astype(dtype))
+
+    def _looked_up(self, table: NDArray[Any]) -> NDArray[Any]:
+        image: NDArray[Any] = table.take(self.codes)
+        if self.blank is not None:
+            image[self.blank] = 0
+        return image
 
 
 @dataclass(frozen=True)
@@ -98,27 +118,37 @@ def shown(codes: Codes, samples: Samples, blank: NDArray[np.bool_] | None, datas
     Raises:
         RefusedFileError: all pixels that are not padding hold the same value (`Reason.CONSTANT`).
     """
-    counts = np.bincount((codes if blank is None else codes[~blank]).reshape(-1), minlength=1 << 16)
-    present = np.flatnonzero(counts)
+    codes = samples.coarse(codes)
+    counts = histogram(codes, None if blank is None else ~blank)
+    present = np.flatnonzero(counts > 0)
     if len(present) < 2:
         raise RefusedFileError(Reason.CONSTANT, "every pixel holds the same value")
     with header.quiet():
-        values = samples.values(present)
-        lowest, highest = samples.values(np.array([0, (1 << 16) - (1 << (16 - samples.bits))]))
-        extremes = modality(np.array([lowest, highest]), dataset, signed=samples.signed)
-        meaning = modality(values, dataset, signed=samples.signed)
+        extremes = (0, (1 << 16) - (1 << (16 - samples.bits)))
+        outputs = modality(samples.values(np.append(present, extremes)), dataset, signed=samples.signed)
+        meaning, below_zero = outputs[:-2], bool(outputs[-2:].min() < 0)
         if detector.is_raw(dataset):
             meaning, inverse = detector.density(meaning, dataset)
             grey, window = _between_percentiles(meaning, counts[present], showing.percentiles), "percentiles"
         else:
             inverse = _inverse(dataset)
-            grey, window = _voi(meaning, counts[present], dataset, showing, signed=bool(extremes.min() < 0))
+            grey, window = _voi(meaning, counts[present], dataset, showing, signed=below_zero)
     table = np.zeros(1 << 16, np.float32)
     table[present] = 1 - grey if inverse else grey
-    image = table.take(codes)
-    if blank is not None:
-        image[blank] = 0
-    return Grayscale(image, window)
+    return Grayscale(codes, table, blank, window)
+
+
+def histogram(values: NDArray[Any], counted: NDArray[np.bool_] | None = None) -> Counts:
+    """How many pixels of an image, uint8 or uint16, hold each value; up to 2^24 of one value exactly.
+
+    Args:
+        counted: which pixels count; None for all.
+    """
+    bins = int(np.iinfo(values.dtype).max) + 1
+    mask = None if counted is None else counted.view(np.uint8)
+    found = cv2.calcHist([np.ascontiguousarray(values)], [0], mask, [bins], [0, bins])
+    counts: Counts = found.reshape(-1).astype(np.int64)
+    return counts
 
 
 def padding(stored: NDArray[Any], dataset: Dataset) -> NDArray[np.bool_] | None:

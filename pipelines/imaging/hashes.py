@@ -15,6 +15,8 @@ from pipelines.imaging.samples import Codes, Samples
 LINES = 8
 """Lines of the low-pass image that the exact fingerprint of a larger image is made of."""
 
+_HALVED_TO = 64  # lines; halving is fast, and the line that an odd number leaves out is nothing to the lowest frequencies
+
 
 def pixel_hash(samples: Samples, halvings: int) -> str:
     """SHA-256, 64 hexadecimal digits, of an image's size and values; where it is halved, of eight lines of a smaller version.
@@ -35,11 +37,11 @@ def pixel_hash(samples: Samples, halvings: int) -> str:
     else:
         kind, lines = "low 0", samples.codes >> (16 - samples.bits)
     digest = hashlib.sha256(f"{samples.rows} {samples.columns} {samples.bits} {kind}\n".encode())
-    digest.update(np.ascontiguousarray(lines.astype("<u2", copy=False)).data)
+    digest.update(np.ascontiguousarray(lines.astype("u1" if samples.bits <= 8 else "<u2", copy=False)).data)
     return digest.hexdigest()
 
 
-def perceptual_hash(image: NDArray[np.float32]) -> str:
+def perceptual_hash(image: NDArray[Any]) -> str:
     """64-bit perceptual hash, 16 hexadecimal digits: which of the 8 × 8 lowest spatial frequencies exceed their median.
 
     Radiographs of one view share their coarse brightness, so hashes of neighbouring means cannot tell them apart; the
@@ -48,7 +50,10 @@ def perceptual_hash(image: NDArray[np.float32]) -> str:
     Args:
         image: (rows, columns), any range. Bits are in row order, the first one highest.
     """
-    frequencies = cv2.dct(resize(image, 32, 32))[:8, :8].reshape(-1)
+    small = np.asarray(image, np.float32)
+    while min(rows := len(small) // 2, columns := small.shape[1] // 2) >= _HALVED_TO:
+        small = np.asarray(cv2.resize(small[: 2 * rows, : 2 * columns], (columns, rows), interpolation=cv2.INTER_AREA))
+    frequencies = cv2.dct(resize(small, 32, 32))[:8, :8].reshape(-1)
     bits = frequencies > np.median(frequencies[1:])
     return np.packbits(bits).tobytes().hex()
 

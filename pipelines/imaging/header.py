@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 
 
@@ -28,8 +29,9 @@ def quiet() -> Iterator[None]:
 
 def value(dataset: Dataset, keyword: str) -> Any:
     """The value of an attribute, or None where it is absent, empty or malformed."""
+    tag = tag_for_keyword(keyword)
     try:
-        return dataset.get(keyword)
+        return dataset[tag].value if tag is not None and tag in dataset else None
     except Exception:
         # pydicom converts values when they are read, and a malformed one raises whatever its parser does.
         return None

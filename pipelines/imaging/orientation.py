@@ -14,6 +14,8 @@ def is_mirrored(dataset: Dataset, right: bool | tuple[str, ...], views: tuple[st
         right: body parts of which right-sided images are mirrored; True stands for all.
         views: values of View Position of which images are mirrored, whatever their side.
     """
+    if not right and not views:
+        return False
     with header.quiet():
         if set(header.texts(dataset, "ViewPosition")) & {view.upper() for view in views}:
             return True

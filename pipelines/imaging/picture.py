@@ -12,10 +12,8 @@ from pydicom.dataset import Dataset
 from pipelines.imaging import hashes, header
 from pipelines.imaging.decode import Frame, frame
 from pipelines.imaging.grayscale import padding
-from pipelines.imaging.resample import Box, fitted, resampled
-from pipelines.imaging.samples import Codes, Samples, halvings, of_frame, of_stored, of_stream
-
-_FULL = 65535
+from pipelines.imaging.resample import Box, fitted, resampled, rounded
+from pipelines.imaging.samples import HIGHEST, Codes, Samples, halvings, of_frame, of_stored, of_stream
 
 
 @dataclass(repr=False)
@@ -75,19 +73,14 @@ class Picture:
         if halvings(self.samples.rows, self.samples.columns, needed) < self.samples.read_at:
             self._read_again(needed)
         if self.blank is None:
-            return _rounded(resampled(self.samples.halved(needed), box, shape)), None
+            return resampled(self.samples.halved(needed), box, shape), None
         values = replace(self.samples, codes=np.where(self.blank, 0, self.samples.codes).astype(np.uint16))
-        shares = replace(self.samples, codes=np.where(self.blank, 0, _FULL).astype(np.uint16))
-        share = resampled(shares.halved(needed), box, shape) / _FULL
+        shares = replace(self.samples, codes=np.where(self.blank, 0, HIGHEST).astype(np.uint16))
+        share = resampled(shares.halved(needed), box, shape) / HIGHEST
         blank = share < 0.5
         means = resampled(values.halved(needed), box, shape) / np.where(blank, 1, share)
-        return _rounded(np.where(blank, 0, means)), blank
+        return rounded(np.where(blank, 0, means)), blank
 
     def _read_again(self, needed: tuple[int, int]) -> None:
         layout = self.frame.layout
         self.samples = of_stream(self.frame, halvings(layout.rows, layout.columns, needed)) or of_frame(self.frame)
-
-
-def _rounded(values: NDArray[np.floating]) -> Codes:
-    codes: Codes = np.clip(np.rint(values), 0, _FULL).astype(np.uint16)
-    return codes

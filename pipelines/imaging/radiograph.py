@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import warnings
+import zlib
 from dataclasses import asdict, astuple, dataclass, fields
 from io import BytesIO
 from pathlib import Path
@@ -12,13 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import dcmread
 from pydicom.dataset import Dataset
+from pydicom.filereader import read_dataset, read_preamble
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from pipelines.errors import RefusedFileError
 from pipelines.imaging import crop, detector, hashes, header, orientation
-from pipelines.imaging.grayscale import Showing, shown
+from pipelines.imaging.grayscale import Showing, histogram, shown
 from pipelines.imaging.picture import Picture
 from pipelines.imaging.resample import Box, centred, fitted
 from pipelines.records import Reason
+
+LARGEST = 1 << 28
+"""Bytes of a file, and of what it inflates to; the largest image that is decoded takes three quarters of it."""
 
 _PREAMBLE = 128
 _SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio")
@@ -93,21 +100,27 @@ def read(source: Path | bytes) -> Dataset:
     """Read a DICOM file, with or without preamble and file meta information, in silence.
 
     Raises:
-        RefusedFileError: it is not DICOM, is cut off, or its header cannot be read. The message holds no header value.
+        RefusedFileError: it is not DICOM, is cut off, is larger than any image, as it is or inflated, or its header cannot be
+            read. The message holds no header value.
+        OSError: it cannot be read at all.
     """
-    with BytesIO(source) if isinstance(source, bytes) else source.open("rb") as stream:
-        return _read(stream)
+    if isinstance(source, bytes):
+        return _read(source)
+    with source.open("rb") as stream:
+        size = os.fstat(stream.fileno()).st_size  # what a device or a growing file has beyond it is not read
+        return _read(stream.read(min(size, LARGEST + 1)))
 
 
-def _read(stream: BinaryIO) -> Dataset:
-    marked = stream.read(_PREAMBLE + 4)[_PREAMBLE:] == b"DICM"
-    stream.seek(0)
+def _read(content: bytes) -> Dataset:
+    if len(content) > LARGEST:
+        raise RefusedFileError(Reason.SIZE, f"a file of more than {LARGEST >> 20} MiB")
+    marked = content[_PREAMBLE : _PREAMBLE + 4] == b"DICM"
     with header.quiet(), warnings.catch_warnings(record=True) as notices:
         warnings.simplefilter("always")
         try:
-            dataset = dcmread(stream, force=True)
+            dataset = dcmread(_plain(content), force=True)
             empty = not any(keyword in dataset for keyword in ("SOPClassUID", "SOPInstanceUID", "Rows"))
-        except (OSError, MemoryError):
+        except (RefusedFileError, MemoryError):
             raise
         except Exception:
             # Arbitrary bytes make the parser raise anything, and its messages repeat them.
@@ -117,6 +130,27 @@ def _read(stream: BinaryIO) -> Dataset:
     if any("End of file" in str(notice.message) for notice in notices):
         raise RefusedFileError(Reason.TRUNCATED, "the file ends inside an element")
     return dataset
+
+
+def _plain(content: bytes) -> BinaryIO:
+    """A file as it is, or the data set alone of a deflated one (PS3.5 A.5), which pydicom would inflate to any size."""
+    stream, deflated = BytesIO(content), DeflatedExplicitVRLittleEndian.encode()
+    if deflated not in content:
+        return stream
+    read_preamble(stream, force=True)
+    meta = read_dataset(stream, is_implicit_VR=False, is_little_endian=True, stop_when=lambda tag, vr, length: tag >> 16 != 2)
+    if header.value(meta, "TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
+        stream.seek(0)
+        return stream
+    engine = zlib.decompressobj(-zlib.MAX_WBITS)
+    inflated = engine.decompress(stream.read(), LARGEST)
+    if engine.unconsumed_tail:
+        raise RefusedFileError(Reason.SIZE, f"deflated data of more than {LARGEST >> 20} MiB")
+    if not engine.eof:
+        raise RefusedFileError(Reason.TRUNCATED, "the deflated data end early")
+    if deflated in inflated:
+        raise RefusedFileError(Reason.UNREADABLE, "deflated data within deflated data")
+    return BytesIO(inflated)
 
 
 def prepare(dataset: Dataset, recipe: Recipe) -> Prepared:
@@ -145,9 +179,10 @@ def _prepared(dataset: Dataset, recipe: Recipe) -> Prepared:
     codes, blank = picture.part(box, fitted(box, recipe.size, aspect))
     image = shown(codes, picture.samples, blank, dataset, recipe.showing)
     mirrored = orientation.is_mirrored(dataset, recipe.flip_right, recipe.flip_views)
-    most = np.iinfo(recipe.dtype).max
-    content = np.rint((image.image[:, ::-1] if mirrored else image.image) * most).astype(recipe.dtype)
-    levels, share = np.linspace(0, 1, most + 1), np.bincount(content.reshape(-1), minlength=most + 1) / content.size
+    content = image.levels(recipe.dtype)
+    content = content[:, ::-1] if mirrored else content
+    share = histogram(content) / content.size
+    levels = np.linspace(0, 1, len(share))
     mean = share @ levels
     return Prepared(
         array=centred(content, recipe.size),
@@ -155,13 +190,13 @@ def _prepared(dataset: Dataset, recipe: Recipe) -> Prepared:
         mean=float(mean),
         std=float(np.sqrt(share @ (levels - mean) ** 2)),
         dark=float(share[0]),
-        bright=float(share[most]),
+        bright=float(share[-1]),
         pixel_aspect=aspect,
         reduction=1 << picture.samples.read_at,
         crop=None if box == picture.whole else " ".join(f"{edge:.0f}" for edge in astuple(box)),
         mirrored=float(mirrored),
         pixel_hash=picture.pixel_hash,
-        perceptual_hash=hashes.perceptual_hash(content.astype(np.float32)),
+        perceptual_hash=hashes.perceptual_hash(content),
     )
 
 

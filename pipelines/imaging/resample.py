@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.imaging.samples import Samples
+from pipelines.imaging.samples import HIGHEST, Codes, Samples
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def fitted(box: Box, size: int, aspect: float = 1.0) -> tuple[int, int]:
     return height, width
 
 
-def resampled(samples: Samples, box: Box, shape: tuple[int, int]) -> NDArray[np.float32]:
+def resampled(samples: Samples, box: Box, shape: tuple[int, int]) -> Codes:
     """The codes of a part of an image at another size.
 
     On an axis that shrinks each pixel is the mean over the area that it covers, on one that grows it is interpolated
@@ -52,10 +52,21 @@ def resampled(samples: Samples, box: Box, shape: tuple[int, int]) -> NDArray[np.
         box: in stored pixels.
         shape: rows and columns of the result.
     """
-    step, offset = samples.step, samples.offset
-    rows = _along(samples.codes, shape[0], (box.top - offset) / step, (box.bottom - offset) / step)
-    columns = _along(np.ascontiguousarray(rows.T), shape[1], (box.left - offset) / step, (box.right - offset) / step)
-    return np.ascontiguousarray(columns.T)
+    edges = [(edge - samples.offset) / samples.step for edge in astuple(box)]
+    top, left, bottom, right = edges
+    if all(edge.is_integer() and edge >= 0 for edge in edges):
+        part = samples.codes[int(top) : int(bottom), int(left) : int(right)]
+        if shape[0] <= part.shape[0] and shape[1] <= part.shape[1]:
+            return np.asarray(cv2.resize(part, shape[::-1], interpolation=cv2.INTER_AREA), np.uint16)
+    rows = _along(samples.codes, shape[0], top, bottom)
+    columns = _along(np.ascontiguousarray(rows.T), shape[1], left, right)
+    return rounded(np.ascontiguousarray(columns.T))
+
+
+def rounded(values: NDArray[np.floating]) -> Codes:
+    """The nearest codes."""
+    codes: Codes = np.clip(np.rint(values), 0, HIGHEST).astype(np.uint16)
+    return codes
 
 
 def resize(image: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:

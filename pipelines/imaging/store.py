@@ -26,7 +26,7 @@ from pipelines.errors import MissingInputError
 from pipelines.imaging.radiograph import Recipe
 from pipelines.records import INDEX, MANIFEST
 
-FORMAT = 2
+FORMAT = 3
 """Version of the files and of the chain that makes the arrays; raise it when either changes, and stores are rebuilt."""
 
 COLUMNS = ("image", *(name for name in INDEX if name not in MANIFEST))

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 
 from rich.markup import escape
 
 from pipelines.console import progress
-from pipelines.dicom.audit import Finding, Why, audit, audit_with_text
+from pipelines.dicom.audit import Finding
+from pipelines.dicom.examination import Fate, examine_files
 from pipelines.dicom.folder import list_files
-from pipelines.errors import RefusedFileError, SourceError
+from pipelines.errors import SourceError
 
 _SHOWN_FILES = 20
-_DIGITS = 12
 
 
 @dataclass(frozen=True)
@@ -112,35 +109,25 @@ def run(folder: Path, *, names: bool = False, pixels: bool = True) -> DeidCheckS
         from pipelines.dicom.text_reading import check_models
 
         check_models()
-    suspects, not_dicom, unreadable = [], 0, 0
-    look = audit_with_text if pixels else audit
+    suspects: list[Suspect] = []
+    fates: Counter[Fate] = Counter()
     with progress(unit="files") as display:
         task = display.add_task("deid-check", total=len(relatives), note="")
-        for position, relative in enumerate(relatives, 1):
-            try:
-                content = (root / relative).read_bytes()
-                findings = _looked_at(content, look)
-            except OSError:
-                unreadable += 1
-            except RefusedFileError:
-                not_dicom += 1
-            else:
-                if findings:
-                    digits = hashlib.sha256(content).hexdigest()[:_DIGITS]
-                    suspects.append(Suspect(position, digits, relative if names else None, sorted(set(findings))))
+        examined = examine_files([root / relative for relative in relatives], pixels=pixels)
+        for position, (relative, one) in enumerate(zip(relatives, examined, strict=True), 1):
+            fates[one.fate] += 1
+            if one.findings:
+                suspects.append(Suspect(position, one.digits, relative if names else None, sorted(set(one.findings))))
             display.update(task, advance=1, note=f"{len(suspects):,} with findings")
-    checked = len(relatives) - not_dicom - unreadable
-    faulty = sum(suspect.faulty for suspect in suspects)
-    return DeidCheckSummary(len(relatives), checked, not_dicom, unreadable, links, faulty, suspects)
-
-
-def _looked_at(content: bytes, look: Callable[[BytesIO], tuple[Finding, ...]]) -> tuple[Finding, ...]:
-    try:
-        return look(BytesIO(content))
-    except RefusedFileError:
-        raise
-    except Exception:  # whatever a hostile file brings about must not hide the others
-        return (Finding("file", Why.CANNOT_READ.value),)
+    return DeidCheckSummary(
+        files=len(relatives),
+        checked=fates[Fate.EXAMINED],
+        not_dicom=fates[Fate.NOT_DICOM],
+        unreadable=fates[Fate.UNREADABLE],
+        links_left_out=links,
+        faulty=sum(suspect.faulty for suspect in suspects),
+        suspects=suspects,
+    )
 
 
 def _listed(folder: Path) -> tuple[Path, tuple[str, ...], int]:

@@ -6,14 +6,17 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines import console, files, tracking
+from pipelines import files, tracking
 from pipelines.config import Config
+from pipelines.console import progress
 from pipelines.errors import MissingInputError, SourceError
 from pipelines.metrics.thresholds import spelled
 from pipelines.paths import Paths
+from pipelines.processes import cores
 from pipelines.records import Reason, probability_column
 
 if TYPE_CHECKING:
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from pipelines.tracking import Version
 
 CHUNK = 64
+FEWEST_EACH = 4  # files that are worth another process
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,7 @@ def run(config: Config, paths: Paths, sources: Sequence[Path]) -> PredictSummary
     """
     wanted, found = _files(sources)
     with _model(config, paths) as (model, answered_by, reviewed):
-        predictions = tuple(_predictions(model, [*wanted, *found]))
+        predictions = tuple(_predictions(model, [*wanted, *found], config.prepare.seconds_per_file))
         thresholds = dict(model.card.thresholds)
     # a file that was named is refused aloud, whatever it is
     passed_over = {n for n, item in enumerate(predictions) if n >= len(wanted) and item.refused == Reason.NOT_DICOM.value}
@@ -109,8 +113,8 @@ def run(config: Config, paths: Paths, sources: Sequence[Path]) -> PredictSummary
 def _files(sources: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     """The files that were named, and those found in the folders that were named."""
     for position, source in enumerate(sources, 1):
-        if not source.exists():
-            raise SourceError(f"PATH number {position}: expected a DICOM file or a folder, found nothing")
+        if not (source.is_file() or source.is_dir()):  # a pipe or a device may have no end
+            raise SourceError(f"PATH number {position}: expected a DICOM file or a folder, found none")
     named = [source for source in sources if not source.is_dir()]
     found = [path for source in sources if source.is_dir() for path in sorted(source.rglob("*")) if path.is_file()]
     if not named and not found:
@@ -146,12 +150,17 @@ def _unreviewed(name: str, known: Version | None) -> str:
     return f"{name} version {known.number} ({alias}; there is no champion)"
 
 
-def _predictions(model: Model, paths: Sequence[Path]) -> Iterator[Prediction]:
-    remaining = iter(paths)
-    with console.progress() as display:
+def _predictions(model: Model, paths: Sequence[Path], seconds: float) -> Iterator[Prediction]:
+    """Answer for files, decoded in processes of their own, so that one that crashes or hangs a decoder costs itself alone."""
+    from pipelines.imaging.workers import prepare_files
+
+    workers, remaining = min(cores(), ceil(len(paths) / FEWEST_EACH)), iter(paths)
+    outcomes = prepare_files(paths, model.card.recipe, workers, seconds, forgiving=True, command="predict")
+    with progress() as display:
         task = display.add_task("predict", total=len(paths), note="")
         while chunk := list(islice(remaining, CHUNK)):
-            for path, row in zip(chunk, model.predict(chunk).to_dict("records"), strict=True):
+            answers = model.answers(islice(outcomes, len(chunk))).to_dict("records")
+            for path, row in zip(chunk, answers, strict=True):
                 yield _prediction(model, path, row)
             display.advance(task, len(chunk))
 

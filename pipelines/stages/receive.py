@@ -67,14 +67,15 @@ def run(config: Config, paths: Paths, listening: Callable[[str], None], stop: th
         listening(f"{section.ae_title} at {section.host}:{section.port}")
         task = display.add_task("receive", total=None, note="")
         sweep = 0.0
-        while not stopped.wait(_GLANCE_S):
+        ended = False
+        while not ended:
+            ended = stopped.wait(_GLANCE_S)
             note = f"{reception.failed:,} failed, {reception.refused:,} refused"
             display.update(task, completed=reception.received, note=note)
             sweep += _GLANCE_S
             if sweep >= SWEEP_EVERY_S:
                 inbox.sweep()
                 sweep = 0.0
-        display.update(task, completed=reception.received)
     return ReceiveSummary(reception.received, reception.failed, reception.refused, len(inbox.waiting()))
 
 

@@ -16,15 +16,9 @@ from pipelines.dicom import profile
 from pipelines.dicom.confidentiality import Option
 from pipelines.dicom.pseudonyms import Pseudonyms
 from pipelines.dicom.text_reading import DETECTOR, RECOGNISER
+from pipelines.ingest_summary import IngestSummary
 from pipelines.paths import Paths
 from pipelines.stages import ingest
-
-
-@pytest.fixture
-def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pseudonym_key: str) -> Paths:
-    monkeypatch.setenv("RADTRANSFER_QUARANTINE", str(tmp_path / "quarantine"))
-    (tmp_path / "workspace").mkdir()
-    return Paths(tmp_path / "workspace")
 
 
 @pytest.fixture
@@ -39,7 +33,7 @@ def source(tmp_path: Path) -> Path:
     return folder
 
 
-def run(paths: Paths, source: Path, burned_in: str = "keep", **deidentification: bool) -> ingest.IngestSummary:
+def run(paths: Paths, source: Path, burned_in: str = "keep", **deidentification: bool) -> IngestSummary:
     section = {"burned_in": burned_in, "deidentification": deidentification}
     return ingest.run(Config.model_validate({"ingest": section}), paths, source)
 

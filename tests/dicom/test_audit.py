@@ -6,39 +6,23 @@ from typing import Any
 
 import numpy as np
 import pytest
-from made_dicom import CANARY, file_bytes, frame, gradient, header, radiograph, with_pixels
+from made_dicom import CANARY, KEYED, SYNTAXES, file_bytes, frame, gradient, header, radiograph, with_pixels
 from pydicom import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence
 from pydicom.uid import (
-    DeflatedExplicitVRLittleEndian,
-    ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
-    JPEG2000Lossless,
     JPEGBaseline8Bit,
     JPEGLSLossless,
-    RLELossless,
 )
 
 from pipelines.dicom.audit import Finding, Why, audit, audit_with_text
 from pipelines.dicom.confidentiality import Option
 from pipelines.dicom.deidentify import Accept, deidentify
 from pipelines.dicom.profile import DEFAULT
-from pipelines.dicom.pseudonyms import Pseudonyms
 from pipelines.errors import RefusedFileError
 
-KEYED = Pseudonyms(b"a key for tests, long enough")
-SYNTAXES = (
-    ImplicitVRLittleEndian,
-    ExplicitVRLittleEndian,
-    ExplicitVRBigEndian,
-    DeflatedExplicitVRLittleEndian,
-    JPEGBaseline8Bit,
-    JPEGLSLossless,
-    JPEG2000Lossless,
-    RLELossless,
-)
 OPTIONS = (frozenset(), DEFAULT, DEFAULT | {Option.CLEAN_DESCRIPTORS})
 
 
@@ -125,6 +109,9 @@ def test_an_identified_file_is_found_out() -> None:
         ({"SoftwareVersions": "MRN: 17"}, ("SoftwareVersions", Why.TEXT)),
         ({"SoftwareVersions": "seen by Frau Meier"}, ("SoftwareVersions", Why.TEXT)),
         ({"SoftwareVersions": "12.03.1950"}, ("SoftwareVersions", Why.TEXT)),
+        ({"BodyPartExamined": "MRN 12345678"}, ("BodyPartExamined", Why.TEXT)),
+        ({"KVP": "1.2e+2"}, None),
+        ({"Manufacturer": "vendor-123456", "ManufacturerModelName": "model-654321"}, None),
         ({"SoftwareVersions": "V10.2.14-3"}, None),
         ({"ManufacturerModelName": "DR System 20 ms"}, None),
         ({"PatientName": "ANON17^SUBJECT"}, None),
@@ -208,6 +195,10 @@ def test_the_file_meta_information_is_looked_into() -> None:
     assert found(content.replace(b"2.25.1", b"2.25.9", 1)) == {("MediaStorageSOPInstanceUID", Why.META_UID)}
 
 
+def test_a_name_in_place_of_a_number_is_found() -> None:
+    assert found(whole(treated(KVP="4711")).replace(b"4711", b"MEYR")) == {("KVP", Why.TEXT)}
+
+
 def test_text_in_a_compressed_image_is_found() -> None:
     image = frame(gradient(), JPEGBaseline8Bit)
     planted = image[:2] + b"\xff\xfe" + struct.pack(">H", len(CANARY) + 2) + CANARY.encode() + image[2:]
@@ -227,6 +218,12 @@ def test_an_overlay_in_unused_bits_and_bytes_behind_the_last_pixel_are_found() -
     dataset = with_pixels(treated(), stored, bits=12)
     dataset.PixelData += CANARY.encode() + b" "
     assert found(file_bytes(dataset)) == {("PixelData", Why.BEHIND)}
+
+
+def test_an_overlay_in_unused_bits_of_a_compressed_image_is_found() -> None:
+    overlaid = gradient(bits=12) | np.uint16(0x8000)
+    dataset = with_pixels(treated(), overlaid, JPEGLSLossless, bits=12)
+    assert found(file_bytes(dataset, JPEGLSLossless)) == {("PixelData", Why.UNUSED_BITS)}
 
 
 def test_what_cannot_be_read_is_a_finding_and_what_is_no_dicom_is_refused() -> None:

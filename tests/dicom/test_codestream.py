@@ -60,6 +60,43 @@ def test_headers_that_decoders_read_stay_and_what_hangs_behind_them_goes(marker:
     assert TEXT not in cleaned
 
 
+@pytest.mark.parametrize("marker", [0xC8, 0xCC, 0xDE, 0xDF, 0xF2, 0xF8])
+def test_segments_that_no_radiograph_needs_are_blanked(marker: int) -> None:
+    assert TEXT not in clean_jpeg(after(JPEG, 2, segment(marker, b"\2" + TEXT)))
+
+
+@pytest.mark.parametrize("name", [b"JFIF\0", b"JFIF\0\1\2\1", b"SPIFF\0", b"mrfx", b"Adobe"])
+@pytest.mark.parametrize("marker", [0xE0, 0xE8, 0xEE])
+def test_headers_with_text_in_place_of_numbers_are_blanked(marker: int, name: bytes) -> None:
+    assert TEXT not in clean_jpeg(after(JPEG, 2, segment(marker, name + TEXT * 3)))
+
+
+@pytest.mark.parametrize("marker", [0xC0, 0xC4, 0xDA, 0xDB])
+def test_bytes_behind_the_tables_of_a_segment_are_blanked(marker: int) -> None:
+    at = JPEG.index(bytes([0xFF, marker])) + 2
+    end = at + int.from_bytes(JPEG[at : at + 2])
+    planted = JPEG[:at] + struct.pack(">H", end - at + len(TEXT)) + JPEG[at + 2 : end] + TEXT + JPEG[end:]
+    assert TEXT in planted
+    assert TEXT not in clean_jpeg(planted)
+
+
+@pytest.mark.parametrize(
+    "text", [b"Mustermann^Erika", "山田^太郎 やまだ^たろう 東京都千代田区".encode(), b"Mustermann^Erika\0\0"]
+)
+def test_an_image_with_text_behind_its_coded_pixels_is_refused(text: bytes) -> None:
+    tile = J2K.index(b"\xff\x90")
+    longer = struct.pack(">I", struct.unpack(">I", J2K[tile + 6 : tile + 10])[0] + len(text))
+    planted = J2K[: tile + 6] + longer + J2K[tile + 10 : -2] + text + J2K[-2:]
+    for clean, stream in ((clean_jpeg, JPEG[:-2] + text + JPEG[-2:]), (clean_jpeg2000, planted)):
+        with pytest.raises(RefusedFileError, match="behind the compressed pixels"):
+            clean(stream)
+
+
+def test_the_code_of_an_even_grey_is_not_taken_for_text() -> None:
+    even = JPEG[:-2] + b"3ff" * 40 + b"UUUUUUUU" * 9 + JPEG[-2:]
+    assert clean_jpeg(even) == even
+
+
 def test_what_follows_the_end_of_a_jpeg_is_dropped() -> None:
     assert clean_jpeg(JPEG + TEXT + b"\xff\xd9") == JPEG
     assert clean_jpeg(JPEG_LS + TEXT, jpeg_ls=True) == JPEG_LS
@@ -82,6 +119,21 @@ def test_text_in_the_comments_of_a_jpeg_2000_codestream_is_blanked() -> None:
     assert TEXT not in cleaned
     assert len(cleaned) == len(planted)
     np.testing.assert_array_equal(imagecodecs.jpeg2k_decode(cleaned), STORED)
+
+
+@pytest.mark.parametrize("marker", [0x56, 0x57, 0x58, 0x59, 0x63, 0x70])
+def test_segments_that_no_decoder_of_jpeg_2000_needs_become_comments(marker: int) -> None:
+    planted = after(J2K, J2K.index(b"\xff\x52"), segment(marker, TEXT + b"!"))
+    cleaned = clean_jpeg2000(planted)
+    assert TEXT not in cleaned
+    assert len(cleaned) == len(planted)
+    np.testing.assert_array_equal(imagecodecs.jpeg2k_decode(cleaned), STORED)
+
+
+@pytest.mark.parametrize("marker", [0x50, 0x55, 0x5E, 0x5F])
+def test_a_list_of_numbers_in_a_jpeg_2000_header_that_is_text_is_refused(marker: int) -> None:
+    with pytest.raises(RefusedFileError, match="text among"):
+        clean_jpeg2000(after(J2K, J2K.index(b"\xff\x52"), segment(marker, TEXT * 2)))
 
 
 def test_what_follows_the_end_of_a_jpeg_2000_codestream_is_dropped() -> None:

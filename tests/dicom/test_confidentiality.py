@@ -10,7 +10,7 @@ from itertools import chain, combinations
 from pathlib import Path
 
 import pytest
-from made_dicom import CANARY, file_bytes, gradient, header, with_pixels
+from made_dicom import CANARY, KEYED, file_bytes, gradient, header, with_pixels
 from pydicom import Dataset, dcmread
 from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
 from pydicom.dataelem import DataElement
@@ -20,9 +20,7 @@ from pipelines.dicom import confidentiality
 from pipelines.dicom.confidentiality import Entry, Option, entries, entry_for, entry_of
 from pipelines.dicom.deidentify import Accept, deidentify
 from pipelines.dicom.profile import DEFAULT, PROFILE
-from pipelines.dicom.pseudonyms import Pseudonyms
 
-KEYED = Pseudonyms(b"a key for tests, long enough")
 CHOICES = (Option.PATIENT, Option.DEVICE, Option.MODIFIED_DATES, Option.CLEAN_DESCRIPTORS)
 SUBSETS = [frozenset(some) for some in chain.from_iterable(combinations(CHOICES, count) for count in range(len(CHOICES) + 1))]
 KNOWN = [entry for entry in entries() if entry.keyword and tag_for_keyword(entry.keyword) is not None]

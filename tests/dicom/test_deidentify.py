@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from made_dicom import CANARY, ROOT, file_bytes, frame, gradient, header, radiograph, with_pixels
+from made_dicom import CANARY, KEYED, ROOT, SYNTAXES, file_bytes, frame, gradient, header, radiograph, with_pixels
 from pydicom import Dataset, dcmread
 from pydicom.datadict import DicomDictionary
 from pydicom.dataelem import DataElement
@@ -16,13 +16,11 @@ from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
-    ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
-    JPEG2000Lossless,
     JPEGBaseline8Bit,
     JPEGLSLossless,
-    RLELossless,
+    JPEGLSNearLossless,
 )
 
 from pipelines.dicom.deidentify import Accept, Clean, deidentify, image_sha256, key_fingerprint, manifest_row
@@ -32,18 +30,7 @@ from pipelines.dicom.reading import open_source
 from pipelines.errors import RefusedFileError
 from pipelines.records import MANIFEST, Reason
 
-KEYED = Pseudonyms(b"a key for tests, long enough")
 ACCEPT = Accept(("CR", "DX", "RG"))
-SYNTAXES = (
-    ImplicitVRLittleEndian,
-    ExplicitVRLittleEndian,
-    ExplicitVRBigEndian,
-    DeflatedExplicitVRLittleEndian,
-    JPEGBaseline8Bit,
-    JPEGLSLossless,
-    JPEG2000Lossless,
-    RLELossless,
-)
 TEXT_VRS = ("AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN", "SH", "ST", "TM", "UC", "UI", "UR", "UT")
 
 
@@ -179,13 +166,22 @@ def test_an_unknown_vendor_becomes_a_pseudonym() -> None:
         ("KVP", "120.50", 120.5),
         ("KVP", "20250101", None),
         ("WindowCenter", ["2047.5", "100"], [2047.5, 100]),
+        ("WindowCenter", ["1000000", "100"], None),
+        ("RescaleSlope", "1.19580314", 1.1958),
+        ("KVP", "0.00019580314", 0.000195803),
+        ("ExposureTimeInuS", 1234.5678, 1234.57),
+        ("EntranceDoseInmGy", "4711e300", None),
         ("InstanceNumber", "0007", 7),
         ("Exposure", "4", 4),
         ("PixelPaddingValue", 4095, 4095),
     ],
 )
 def test_a_value_is_a_number_or_a_word_of_the_vocabulary(keyword: str, written: object, kept: object) -> None:
-    attributes = {keyword: written, **({"WindowWidth": ["4095", "200"]} if keyword == "WindowCenter" else {})}
+    beside: dict[str, dict[str, object]] = {
+        "WindowCenter": {"WindowWidth": ["4095", "200"]},
+        "RescaleSlope": {"RescaleIntercept": "0"},
+    }
+    attributes = {keyword: written, **beside.get(keyword, {})}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert reread(**attributes).get(keyword) == kept
@@ -290,41 +286,61 @@ def table(values: list[int], bits: int, first: int = 0, **more: str) -> Dataset:
     return item
 
 
+RISING, FALLING = list(range(0, 4096, 256)), list(range(60, 20, -2))
+
+
 @pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian])
 def test_lookup_tables_are_rebuilt_from_their_numbers(syntax: str) -> None:
-    dataset = header(VOILUTSequence=Sequence([table([0, 5, 4095], 12), table([9, 8], 16)]))
-    dataset.ModalityLUTSequence = Sequence([table([3, 2, 1], 12, ModalityLUTType="OD")])
+    dataset = header(VOILUTSequence=Sequence([table(RISING, 12), table(FALLING, 16)]))
+    dataset.ModalityLUTSequence = Sequence([table(FALLING, 12, ModalityLUTType="OD")])
     done = clean(file_bytes(with_pixels(dataset, gradient()), syntax))
     kept = dcmread(BytesIO(done.content))
-    assert [list(np.frombuffer(item.LUTData, "<u2")) for item in kept.VOILUTSequence] == [[0, 5, 4095], [9, 8]]
-    assert list(kept.VOILUTSequence[0].LUTDescriptor) == [3, 0, 12]
+    assert [list(np.frombuffer(item.LUTData, "<u2")) for item in kept.VOILUTSequence] == [RISING, FALLING]
+    assert list(kept.VOILUTSequence[0].LUTDescriptor) == [16, 0, 12]
     assert kept.ModalityLUTSequence[0].ModalityLUTType == "OD"
     assert {element.keyword for item in kept.VOILUTSequence for element in item} == {"LUTDescriptor", "LUTData"}
     assert CANARY.encode() not in done.content
 
 
-def test_a_lookup_table_holds_nothing_behind_or_above_its_entries() -> None:
-    item = table([0, 1, 2], 12)
+def test_a_lookup_table_holds_nothing_behind_its_entries() -> None:
+    item = table(RISING, 12)
     item.LUTData += CANARY.encode() + b" "
-    wide = table([0x4544, 0x4F44], 12)
-    done = clean(radiograph(VOILUTSequence=Sequence([item, wide])))
-    kept = dcmread(BytesIO(done.content)).VOILUTSequence
-    assert list(np.frombuffer(kept[0].LUTData, "<u2")) == [0, 1, 2]
-    assert list(np.frombuffer(kept[1].LUTData, "<u2")) == [4095, 4095]
+    done = clean(radiograph(VOILUTSequence=Sequence([item])))
+    assert list(np.frombuffer(dcmread(BytesIO(done.content)).VOILUTSequence[0].LUTData, "<u2")) == RISING
     assert CANARY.encode() not in done.content
 
 
+def test_a_lookup_table_with_more_bits_than_it_declares_keeps_them() -> None:  # `imaging.grayscale` gives it the bits
+    item = table([16 * value for value in RISING], 12)
+    assert reread(VOILUTSequence=Sequence([item])).VOILUTSequence[0].LUTData == item.LUTData
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        list(np.frombuffer(b"Mustermann^Erika 12.03.1950 Feldweg ", "<u2")),
+        [*RISING, *np.frombuffer(b"ERIK", "<u2")],
+        list(np.frombuffer(b"ERIKA!", "<u2")),
+    ],
+    ids=["text", "text behind", "too short to tell"],
+)
+def test_a_lookup_table_that_could_be_text_goes(values: list[int]) -> None:
+    assert "VOILUTSequence" not in reread(VOILUTSequence=Sequence([table(values, 16)]))
+    with pytest.raises(RefusedFileError, match="a modality LUT that cannot be written anew"):
+        clean(radiograph(ModalityLUTSequence=Sequence([table(values, 16)])))
+
+
 def test_a_lookup_table_that_does_not_fit_its_descriptor_goes() -> None:
-    item = table([0, 1, 2], 12)
+    item = table(RISING, 12)
     item.LUTDescriptor = [300, 0, 12]
     assert "VOILUTSequence" not in reread(VOILUTSequence=Sequence([item]))
 
 
 def test_a_negative_first_entry_keeps_its_sign() -> None:
     dataset = with_pixels(header(PixelRepresentation=1), gradient(bits=16).view(np.int16))
-    dataset.ModalityLUTSequence = Sequence([table([1, 2, 3], 12, first=-5)])
+    dataset.ModalityLUTSequence = Sequence([table(RISING, 12, first=-5)])
     kept = dcmread(BytesIO(clean(file_bytes(dataset)).content))
-    assert list(kept.ModalityLUTSequence[0].LUTDescriptor) == [3, -5, 12]
+    assert list(kept.ModalityLUTSequence[0].LUTDescriptor) == [16, -5, 12]
 
 
 def test_an_empty_patient_id_takes_the_study(caplog: pytest.LogCaptureFixture) -> None:
@@ -399,6 +415,13 @@ def test_comments_of_the_codestream_go() -> None:
     content = file_bytes(dataset, JPEGBaseline8Bit)
     assert CANARY.encode() in content
     assert CANARY.encode() not in clean(content).content
+
+
+def test_an_image_that_loses_its_compression_with_an_overlay_still_tells_of_the_loss() -> None:
+    dataset = with_pixels(header(), gradient(bits=12) | np.uint16(0x8000), JPEGLSLossless, bits=12)
+    done = clean(file_bytes(dataset, JPEGLSNearLossless))
+    assert done.row["transfer_syntax"] == ExplicitVRLittleEndian
+    assert dcmread(BytesIO(done.content)).LossyImageCompression == "01"
 
 
 @pytest.mark.parametrize("keyword", ["Rows", "Columns", "BitsStored"])

@@ -3,7 +3,7 @@ from __future__ import annotations
 from io import BytesIO
 
 import pytest
-from made_dicom import CANARY, file_bytes, gradient, header, radiograph, with_pixels
+from made_dicom import CANARY, KEYED, file_bytes, gradient, header, radiograph, with_pixels
 from pydicom import Dataset, dcmread
 from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
@@ -12,9 +12,7 @@ from pipelines.dicom.confidentiality import Option
 from pipelines.dicom.deidentify import Accept, deidentify
 from pipelines.dicom.descriptors import LONGEST, WORDS, cleaned
 from pipelines.dicom.profile import DEFAULT
-from pipelines.dicom.pseudonyms import Pseudonyms
 
-KEYED = Pseudonyms(b"a key for tests, long enough")
 ON = Accept(("CR",), options=DEFAULT | {Option.CLEAN_DESCRIPTORS})
 
 

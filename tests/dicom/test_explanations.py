@@ -6,15 +6,14 @@ from io import BytesIO
 
 import numpy as np
 import pytest
-from made_dicom import radiograph
+from made_dicom import KEYED, radiograph
 from pydicom import Dataset, dcmread
 
 from pipelines.dicom.deidentify import Accept, deidentify
-from pipelines.dicom.pseudonyms import Pseudonyms
 
 
 def _kept(**attributes: object) -> Dataset:
-    done = deidentify(BytesIO(radiograph(**attributes)), Pseudonyms(b"a key for tests, long enough"), Accept(("CR",)))
+    done = deidentify(BytesIO(radiograph(**attributes)), KEYED, Accept(("CR",)))
     assert done is not None
     return dcmread(BytesIO(done.content))
 
@@ -37,8 +36,8 @@ def test_the_explanations_of_windows_survive_as_known_words_or_not_at_all(writte
 @pytest.mark.parametrize(("written", "kept"), [("HARDER", "HARDER"), ("Mustermann^Erika", None)])
 def test_the_explanation_of_a_lut_survives_as_a_known_word_or_not_at_all(written: str, kept: str | None) -> None:
     item = Dataset()
-    item.add_new("LUTDescriptor", "US", [4, 0, 8])
-    item.add_new("LUTData", "OW", np.arange(4, dtype="<u2").tobytes())
+    item.add_new("LUTDescriptor", "US", [16, 0, 8])
+    item.add_new("LUTData", "OW", np.arange(16, dtype="<u2").tobytes())
     item.LUTExplanation = written
     assert _kept(VOILUTSequence=[item]).VOILUTSequence[0].get("LUTExplanation") == kept
 

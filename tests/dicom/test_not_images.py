@@ -6,12 +6,11 @@ from io import BytesIO
 from typing import Any
 
 import pytest
-from made_dicom import file_bytes, gradient, header, radiograph, with_pixels
+from made_dicom import KEYED, file_bytes, gradient, header, radiograph, with_pixels
 from pydicom import Dataset
 from pydicom.sequence import Sequence
 
 from pipelines.dicom.deidentify import Accept, deidentify
-from pipelines.dicom.pseudonyms import Pseudonyms
 from pipelines.errors import RefusedFileError
 from pipelines.records import Reason
 
@@ -21,7 +20,7 @@ ACCEPT = Accept(("CR", "DX", "RG"))
 
 def reason(content: bytes) -> Reason:
     with pytest.raises(RefusedFileError) as caught:
-        deidentify(BytesIO(content), Pseudonyms(b"a key for tests, long enough"), ACCEPT)
+        deidentify(BytesIO(content), KEYED, ACCEPT)
     return caught.value.reason
 
 

@@ -19,7 +19,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from pipelines.dicom.burned_in import clean
+from pipelines.dicom.burned_in import Cleaned, clean
 from pipelines.dicom.confidentiality import Option
 from pipelines.dicom.deidentify import Accept, Clean, deidentify
 from pipelines.dicom.profile import DEFAULT
@@ -57,13 +57,14 @@ def codes(dataset: Dataset) -> set[str]:
 
 @pytest.mark.parametrize("syntax", SYNTAXES)
 def test_text_is_gone_from_every_transfer_syntax(syntax: str) -> None:
-    stored = image("ZEBRA CANARY")
-    done = ingested(with_pixels(header(), stored, syntax), syntax)
+    dataset = with_pixels(header(), image("ZEBRA CANARY"), syntax)
+    done = ingested(dataset, syntax)
     written = dcmread(BytesIO(done.content))
     assert (done.blanked, written.file_meta.TransferSyntaxUID) == (True, ExplicitVRLittleEndian)
     assert (written.BurnedInAnnotation, done.row["transfer_syntax"]) == ("NO", ExplicitVRLittleEndian)
     assert "113101" in codes(written)
     after = decode(written)
+    np.testing.assert_array_equal(after[120:], decode(dcmread(BytesIO(file_bytes(dataset, syntax))))[120:])
     ink = image("ZEBRA CANARY").astype(int) - image() > 40
     assert (np.abs(after.astype(int) - image())[ink] < 40).all()
     assert clean(after, thorough=True).blanked == 0
@@ -92,7 +93,7 @@ def test_cells_keep_their_place_and_sign(high: int, signed: bool) -> None:
     written = dcmread(BytesIO(ingested(with_pixels(header(**described), cells, bits=12)).content))
     after = decode(written).astype(np.int32)
     ink = values - (image(bits=12).astype(np.int32) - (2048 if signed else 0)) > 600
-    assert (values == after).mean() > 0.6
+    np.testing.assert_array_equal(values[120:], after[120:])
     assert (np.abs(values - after)[ink] > 300).all()
 
 
@@ -148,6 +149,21 @@ def test_a_large_image_is_read_in_full_only_where_text_is_found(
     monkeypatch.setattr(Frame, "decode", lambda frame: calls.append(1) or decoded(frame))
     done = ingested(with_pixels(header(), stored, JPEG2000Lossless), JPEG2000Lossless)
     assert (done.blanked, len(calls)) == (blanked, blanked)
+
+
+def test_text_that_only_the_smaller_image_shows_is_looked_for_again_thoroughly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is seen at a lower resolution may be missed by the fast look at full size, and must not pass for that."""
+    looks: list[bool] = []
+
+    def missing(stored: Pixels, *, thorough: bool) -> Cleaned:
+        looks.append(thorough)
+        return clean(stored, thorough=True) if thorough else Cleaned(stored, 0, 0, 0)
+
+    monkeypatch.setattr("pipelines.dicom.pixel_text.clean", missing)
+    large = cv2.resize(image("ZEBRA CANARY"), None, fx=8, fy=8, interpolation=cv2.INTER_CUBIC)
+    done = ingested(with_pixels(header(), large, JPEG2000Lossless), JPEG2000Lossless)
+    assert done.blanked
+    assert looks == [False, True]
 
 
 @pytest.mark.parametrize("mode", ["quarantine", "keep"])

@@ -3,9 +3,10 @@ from __future__ import annotations
 from io import BytesIO
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import pytest
-from made_dicom import CANARY, ROWS, file_bytes, frame, gradient, header, radiograph, with_pixels
+from made_dicom import CANARY, COMPRESSED, ROWS, file_bytes, frame, gradient, header, radiograph, with_pixels
 from numpy.typing import NDArray
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
@@ -14,7 +15,9 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
+    JPEGLosslessSV1,
     JPEGLSLossless,
+    JPEGLSNearLossless,
     RLELossless,
 )
 
@@ -23,8 +26,6 @@ from pipelines.dicom.pixels import PixelData, pixel_data
 from pipelines.dicom.reading import open_source
 from pipelines.errors import RefusedFileError
 from pipelines.records import Reason
-
-COMPRESSED = (JPEGBaseline8Bit, JPEGLSLossless, JPEG2000Lossless, RLELossless)
 
 
 def pixels_of(content: bytes) -> PixelData:
@@ -88,6 +89,62 @@ def test_bits_that_store_no_pixel_are_cleared_in_run_lengths_too(high_bit: int, 
     attributes = {"BitsStored": 12, "HighBit": high_bit, "PixelRepresentation": signed}
     dataset = with_pixels(header(**attributes), overlaid, RLELossless)
     assert pixels_of(file_bytes(dataset, RLELossless)).image == frame(stored, RLELossless)
+
+
+@pytest.mark.parametrize("bits", [14, 16])
+@pytest.mark.parametrize("syntax", [JPEGLosslessSV1, JPEGLSLossless, JPEG2000Lossless])
+def test_an_overlay_above_the_stored_bits_of_a_compressed_image_goes_with_the_compression(syntax: str, bits: int) -> None:
+    stored = gradient(bits=12)
+    assert pixels_of(compressed(stored, syntax, bits)).transfer_syntax == syntax
+    kept = pixels_of(compressed(stored | np.uint16(1 << bits - 1), syntax, bits))
+    assert (kept.transfer_syntax, kept.vr) == (ExplicitVRLittleEndian, "OW")
+    assert kept.image == stored.tobytes()
+
+
+def test_signed_pixels_whose_sign_fills_the_cells_of_a_compressed_image_stay_compressed() -> None:
+    stored = np.array([[-5, 7], [-2048, 2047]] * 8, np.int16)
+    for written in (stored, stored & np.int16(0x0FFF)):
+        content = compressed(written.view(np.uint16), JPEGLSLossless, 16, PixelRepresentation=1)
+        assert pixels_of(content).transfer_syntax == JPEGLSLossless
+
+
+def test_an_overlay_below_the_stored_bits_of_a_compressed_image_goes() -> None:
+    stored = gradient(bits=12) << 4
+    assert pixels_of(compressed(stored, JPEGLSLossless, 16, HighBit=15)).transfer_syntax == JPEGLSLossless
+    assert pixels_of(compressed(stored | np.uint16(9), JPEGLSLossless, 16, HighBit=15)).image == stored.tobytes()
+
+
+def test_overshoots_of_a_lossy_image_are_no_overlay() -> None:
+    stored = gradient(bits=12)
+    overshot = np.where(stored > 4000, np.uint16(4100), stored)
+    assert pixels_of(compressed(overshot, JPEGLSNearLossless, 16)).transfer_syntax == JPEGLSNearLossless
+    assert pixels_of(compressed(stored | np.uint16(0x4000), JPEGLSNearLossless, 16)).image == stored.tobytes()
+
+
+def test_a_compressed_image_of_other_bits_or_size_than_the_header_says_is_refused() -> None:
+    assert refused(compressed(gradient(bits=12), JPEGLSLossless, 16, Rows=ROWS + 1)) is Reason.UNDECODABLE
+    content = compressed(gradient(bits=12), JPEGLSLossless, 16, BitsAllocated=8, BitsStored=7, HighBit=6)
+    assert refused(content) is Reason.BITS
+
+
+def test_a_compressed_image_larger_than_any_radiograph_is_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.dicom.pixels.MAX_PIXELS", 100)
+    assert refused(compressed(gradient(bits=12), JPEGLSLossless, 16)) is Reason.SIZE
+
+
+def compressed(stored: NDArray[Any], syntax: str, bits: int, **attributes: Any) -> bytes:
+    """A file of 12 stored bits whose compressed stream has more."""
+    if syntax == JPEGLosslessSV1:
+        stream = imagecodecs.ljpeg_encode(stored, bitspersample=bits)
+    elif syntax == JPEG2000Lossless:
+        stream = imagecodecs.jpeg2k_encode(stored, level=0, codecformat="J2K", reversible=True, bitspersample=bits)
+    else:
+        stream = imagecodecs.jpegls_encode(stored)
+    dataset = with_pixels(header(**{"BitsStored": 12, "HighBit": 11, **attributes}), stored)
+    dataset.PixelData = encapsulate([bytes(stream)])
+    dataset["PixelData"].VR = "OB"
+    dataset["PixelData"].is_undefined_length = True
+    return file_bytes(dataset, syntax)
 
 
 def test_pixels_stored_in_the_high_bits_stay_there() -> None:

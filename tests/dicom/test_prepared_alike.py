@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from made_dicom import file_bytes, header, with_pixels
+from made_dicom import KEYED, file_bytes, header, with_pixels
 from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless
 
 from pipelines.dicom.deidentify import Accept, deidentify
-from pipelines.dicom.pseudonyms import Pseudonyms
 from pipelines.imaging.radiograph import Prepared, Recipe, prepare, read
 
 RECIPE = Recipe(size=32, depth="uint8", percentiles=(0.5, 99.5))
@@ -36,7 +35,7 @@ def test_the_original_and_the_ingested_file_give_the_same_array(attributes: dict
     rows, columns = np.mgrid[:40, :50]
     stored = (rows * 60 + columns * 30).astype(np.uint16)
     original = file_bytes(with_pixels(header(**attributes), stored, syntax, bits=12), syntax)
-    done = deidentify(BytesIO(original), Pseudonyms(b"a key for tests, long enough"), Accept(("CR",)))
+    done = deidentify(BytesIO(original), KEYED, Accept(("CR",)))
     assert done is not None
     before, after = (prepare(read(content), RECIPE) for content in (original, done.content))
     for field in fields(Prepared):

@@ -9,7 +9,7 @@ from pipelines import config, files
 from pipelines.paths import Paths
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="package", autouse=True)
 def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """One temporary Prefect database for all flow tests."""
     from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, PREFECT_HOME, temporary_settings
@@ -17,7 +17,7 @@ def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
     with (
         temporary_settings({PREFECT_HOME: tmp_path_factory.mktemp("prefect"), PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
-        prefect_test_harness(server_startup_timeout=120),
+        prefect_test_harness(server_startup_timeout=300),
     ):
         yield
 

@@ -16,6 +16,7 @@ import pytest
 from numpy.typing import NDArray
 from pydicom import dcmread
 from pydicom.dataset import Dataset
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from pipelines.imaging.decode import decode
 from pipelines.imaging.grayscale import Showing, grayscale
@@ -250,6 +251,29 @@ def test_every_syntax_that_dcmtk_reads_is_rendered_as_it_does(
     path.write_bytes(dicom_bytes(compressed(make_dataset(pixels, 12, **WINDOW), syntax, pixels)))
     # Two decoders of lossy JPEG may differ by a stored value (ISO/IEC 10918-2): less than a grey level here.
     np.testing.assert_allclose(_grey(path), render(path, "+Wi", "1"), atol=2.01 if syntax == JPEG + "51" else 1.01)
+
+
+def test_eight_bits_of_jpeg_baseline_are_rendered_as_dcmtk_does(
+    scene: Make, make_dataset: Make, compressed: Make, dicom_bytes: Make, render: Make, tmp_path: Path
+) -> None:
+    pixels = scene(8)
+    path = tmp_path / "image.dcm"
+    dataset = compressed(make_dataset(pixels, 8, WindowCenter=120, WindowWidth=200), JPEG + "50", pixels)
+    path.write_bytes(dicom_bytes(dataset))
+    np.testing.assert_allclose(_grey(path), render(path, "+Wi", "1"), atol=2.3)  # a stored value is 255 / 199 grey levels
+
+
+@pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian])
+def test_every_uncompressed_syntax_is_rendered_as_dcmtk_does(
+    syntax: str, scene: Make, make_dataset: Make, dicom_bytes: Make, render: Make, tmp_path: Path
+) -> None:
+    pixels, big = scene(12), syntax == ExplicitVRBigEndian
+    dataset = make_dataset(pixels, 12, **WINDOW)
+    dataset.file_meta.TransferSyntaxUID = syntax
+    dataset.PixelData = pixels.astype(">u2" if big else "<u2").tobytes()
+    path = tmp_path / "image.dcm"
+    path.write_bytes(dicom_bytes(dataset, implicit_vr=syntax == ImplicitVRLittleEndian, little_endian=not big))
+    np.testing.assert_allclose(_grey(path), render(path, "+Wi", "1"), atol=1.01)
 
 
 @pytest.mark.real

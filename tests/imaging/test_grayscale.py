@@ -9,7 +9,17 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from pipelines.errors import RefusedFileError
-from pipelines.imaging.grayscale import Showing, grayscale, linear, linear_exact, lookup_table, percentile_window, shown, sigmoid
+from pipelines.imaging.grayscale import (
+    Showing,
+    grayscale,
+    histogram,
+    linear,
+    linear_exact,
+    lookup_table,
+    percentile_window,
+    shown,
+    sigmoid,
+)
 from pipelines.imaging.samples import of_stored
 from pipelines.records import Reason
 
@@ -315,3 +325,30 @@ def test_between_stored_values_a_window_is_evaluated_where_the_mean_is() -> None
     codes = np.array([[998 * 16, (1000 * 16 + 1001 * 16) // 2, 1003 * 16]], np.uint16)
     found = shown(codes, samples, None, _header(WindowCenter=1000, WindowWidth=4), SHOWING)
     assert [round(float(value), 4) for value in found.image[0]] == [0, round(1 / 3 + 0.5, 4), 1]
+
+
+def test_means_of_pixels_of_few_bits_are_shown_within_a_sixteenth_of_a_stored_value() -> None:
+    samples = of_stored(np.array([[0, 255]], np.uint8))
+    codes = np.arange(0, 65281, 7, dtype=np.uint16).reshape(1, -1)
+    found = shown(codes, samples, None, _header(WindowCenter=128, WindowWidth=256), SHOWING).image
+    np.testing.assert_allclose(found * 255, codes / 256, atol=1 / 32 + 1e-4)
+    assert len(np.unique(found)) == 255 * 16 + 1
+    ends = shown(np.array([[0, 65280]], np.uint16), samples, None, _header(WindowCenter=128, WindowWidth=256), SHOWING)
+    assert ends.image.tolist() == [[0, 1]]
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_a_histogram_counts_each_value_of_the_pixels_that_count(dtype: str) -> None:
+    most = int(np.iinfo(dtype).max)
+    values = np.array([[0, 3, most], [most, 3, 3]], dtype)
+    counts = histogram(values[:, ::-1])
+    assert (counts.shape, counts[[0, 3, most]].tolist(), counts.sum()) == ((most + 1,), [1, 3, 2], 6)
+    counts = histogram(values, np.array([[False, True, True], [False, True, False]]))
+    assert (counts[[0, 3, most]].tolist(), counts.sum()) == ([0, 2, 1], 3)
+
+
+def test_levels_span_the_range_and_padding_is_black() -> None:
+    dataset = _header(WindowCenter=128, WindowWidth=256, PhotometricInterpretation="MONOCHROME1", PixelPaddingValue=9)
+    found = grayscale(_row(0, 51, 255, 9, dtype="u1"), dataset, SHOWING)
+    assert found.levels(np.dtype("uint8")).tolist() == [[255, 204, 0, 0]]
+    assert found.levels(np.dtype("uint16")).tolist() == [[65535, 52428, 0, 0]]

@@ -24,6 +24,11 @@ def test_the_pixel_hash_of_an_image_that_is_not_halved_is_that_of_size_depth_and
     assert pixel_hash(of_stored(np.asfortranarray(stored)), 0) == expected
 
 
+def test_up_to_eight_bits_are_hashed_as_bytes() -> None:
+    expected = hashlib.sha256(b"1 3 7 low 0\n" + bytes([1, 0, 127])).hexdigest()
+    assert pixel_hash(of_stored(np.array([[1, 0, 127]], np.uint8), 7), 0) == expected
+
+
 def test_the_pixel_hash_knows_the_shape() -> None:
     values = np.arange(12, dtype=np.uint8)
     assert pixel_hash(of_stored(values.reshape(3, 4)), 0) != pixel_hash(of_stored(values.reshape(4, 3)), 0)

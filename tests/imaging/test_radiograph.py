@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import logging
 import warnings
+import zlib
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
@@ -10,9 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hostile_dicom import bomb, small
 from pydicom.dataset import Dataset
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from pipelines.errors import RefusedFileError
+from pipelines.imaging import radiograph
 from pipelines.imaging.radiograph import Prepared, Recipe, pixel_aspect, prepare, read
 from pipelines.records import INDEX, MANIFEST, Reason
 
@@ -54,6 +58,42 @@ def test_what_is_not_dicom_is_refused(change: Callable[[bytes], bytes], reason: 
     with pytest.raises(RefusedFileError) as caught:
         read(change(content))
     assert caught.value.reason is reason
+
+
+DEFLATED = DeflatedExplicitVRLittleEndian
+
+
+def _twice_deflated(content: bytes) -> bytes:
+    """A deflated file in which there is a whole other one."""
+    engine = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    start = content.index(DEFLATED.encode()) + len(DEFLATED)
+    return content[: start + start % 2] + engine.compress(content) + engine.flush()
+
+
+def test_what_is_read_and_what_it_inflates_to_is_bounded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    whole = small(1, DEFLATED)
+    assert read(whole).Rows == read(small(1)).Rows
+    monkeypatch.setattr(radiograph, "LARGEST", 1 << 20)
+    large = small(1) + bytes(1 << 20)
+    (tmp_path / "large").write_bytes(large)
+    for content, reason in (
+        (bomb(2 << 20), Reason.SIZE),
+        (large, Reason.SIZE),
+        (tmp_path / "large", Reason.SIZE),
+        (Path("/dev/zero"), Reason.NOT_DICOM),
+        (whole[:-100], Reason.TRUNCATED),
+        (_twice_deflated(whole), Reason.UNREADABLE),
+    ):
+        with pytest.raises(RefusedFileError) as caught:
+            read(content)
+        assert caught.value.reason is reason
+
+
+def test_a_file_that_names_the_deflated_syntax_elsewhere_is_read_as_it_is(
+    content: bytes, scene: Make, make_dataset: Make, dicom_bytes: Make
+) -> None:
+    named = dicom_bytes(make_dataset(scene(12), 12, StudyDescription=DEFLATED))
+    np.testing.assert_array_equal(prepare(read(named), RECIPE).array, prepare(read(content), RECIPE).array)
 
 
 def test_a_file_that_ends_within_its_pixels_is_refused(

@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PosixPath
 from typing import Any
 
+import hostile_dicom
 import numpy as np
 import pytest
+from hostile_paths import Deadly
 
 from pipelines.errors import ServiceError
 from pipelines.imaging import workers
@@ -18,13 +20,6 @@ from pipelines.records import Reason
 
 RECIPE = Recipe(32, "uint8", (0.5, 99.5))
 Make = Callable[..., Any]
-
-
-class Deadly(PosixPath):
-    """A file whose decoding takes the process down, as a codec with a bug does."""
-
-    def open(self, *arguments: Any, **options: Any) -> Any:
-        os.kill(os.getpid(), signal.SIGSEGV)
 
 
 class Endless(PosixPath):
@@ -124,12 +119,25 @@ def test_a_file_that_cannot_be_used_gives_its_reason(tmp_path: Path, make_datase
     assert prepare_file(tmp_path / "text", RECIPE).left_out is Reason.NOT_DICOM
 
 
+def test_mutated_files_give_an_image_or_a_reason_and_nothing_is_said_of_them(capfd: pytest.CaptureFixture[str]) -> None:
+    """As they come to `predict`, past no other door."""
+    files = [hostile_dicom.small(0, syntax) for syntax in hostile_dicom.SYNTAXES.values()]
+    outcomes = [prepare_file(hostile_dicom.mutated(seed, files), RECIPE) for seed in range(200)]
+    assert {(outcome.prepared is None, outcome.left_out is None) for outcome in outcomes} == {(True, False), (False, True)}
+    assert len({outcome.left_out for outcome in outcomes}) >= 5
+    assert capfd.readouterr() == ("", "")
+
+
 def test_a_file_that_is_gone_stops_the_work(sources: list[Path]) -> None:
     with pytest.raises(FileNotFoundError):
         list(prepare_files([*sources[:2], sources[0].with_name("gone")], RECIPE, workers=1))
 
 
 def test_workers_that_cannot_start_are_an_error_and_not_the_files_fault(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(workers, "_start", os.abort)
+    monkeypatch.setattr(workers, "_start", _abort)
     with pytest.raises(ServiceError, match=r"prepare: worker processes end as they start"):
         list(prepare_files([tmp_path / "any.dcm"], RECIPE, 1))
+
+
+def _abort(*_: object) -> None:
+    os.abort()

@@ -5,18 +5,18 @@ from io import BytesIO
 from pathlib import Path
 
 import pytest
-from made_dicom import CANARY, file_bytes, header, radiograph, write
+from made_dicom import CANARY, KEYED, file_bytes, header, radiograph, write
 from typer.testing import CliRunner
 
 from pipelines.__main__ import app
 from pipelines.dicom.deidentify import Accept, deidentify
-from pipelines.dicom.pseudonyms import Pseudonyms
+from pipelines.dicom.examination import Examined, Fate
 from pipelines.errors import SourceError
 from pipelines.stages import deid_check
 
 
 def clean(number: int) -> bytes:
-    done = deidentify(BytesIO(radiograph(number)), Pseudonyms(b"a key for tests, long enough"), Accept(("CR",)))
+    done = deidentify(BytesIO(radiograph(number)), KEYED, Accept(("CR",)))
     assert done is not None
     return done.content
 
@@ -79,14 +79,9 @@ def test_links_out_of_the_folder_are_counted_and_left(tmp_path: Path) -> None:
 
 def test_a_file_that_may_not_be_opened_fails_the_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path / "a.dcm", clean(1))
-    forbidden = write(tmp_path / "b.dcm", clean(2))
-
-    def read_bytes(path: Path) -> bytes:
-        if path == forbidden:
-            raise PermissionError(path)
-        return path.open("rb").read()
-
-    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    write(tmp_path / "b.dcm", clean(2))
+    fates = iter([Examined(Fate.EXAMINED), Examined(Fate.UNREADABLE)])
+    monkeypatch.setattr(deid_check, "examine_files", lambda paths, pixels: fates)
     summary = deid_check.run(tmp_path, pixels=False)
     assert (summary.checked, summary.unreadable) == (1, 1)
     assert not summary.passed

@@ -26,17 +26,10 @@ from pipelines.config import Config
 from pipelines.dicom import workers
 from pipelines.dicom.pseudonyms import Pseudonyms
 from pipelines.errors import ConfigurationError, LabelError, MissingInputError, MissingKeyError, SourceError, WeightsError
+from pipelines.ingest_summary import IngestSummary
 from pipelines.paths import Paths
 from pipelines.records import MANIFEST
 from pipelines.stages import ingest
-from pipelines.stages.ingest import IngestSummary
-
-
-@pytest.fixture
-def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pseudonym_key: str) -> Paths:
-    monkeypatch.setenv("RADTRANSFER_QUARANTINE", str(tmp_path / "quarantine"))
-    (tmp_path / "workspace").mkdir()
-    return Paths(tmp_path / "workspace")
 
 
 @pytest.fixture

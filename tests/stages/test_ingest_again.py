@@ -20,18 +20,11 @@ from opened_files import opened
 
 from pipelines.config import Config
 from pipelines.dicom import intake
+from pipelines.ingest_summary import IngestSummary
 from pipelines.paths import Paths
 from pipelines.stages import ingest
-from pipelines.stages.ingest import IngestSummary
 
 HOUR = 3600
-
-
-@pytest.fixture
-def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pseudonym_key: str) -> Paths:
-    monkeypatch.setenv("RADTRANSFER_QUARANTINE", str(tmp_path / "quarantine"))
-    (tmp_path / "workspace").mkdir()
-    return Paths(tmp_path / "workspace")
 
 
 @pytest.fixture

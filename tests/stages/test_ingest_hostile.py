@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import ctypes
 import json
 import multiprocessing
 import os
@@ -23,6 +22,7 @@ import hostile_dicom as hostile
 import pandas as pd
 import pytest
 from made_dicom import CANARY, radiograph, write
+from meddling import Meddling
 from typer.testing import CliRunner
 
 from pipelines import processes
@@ -30,19 +30,11 @@ from pipelines.config import Config
 from pipelines.dicom import workers
 from pipelines.dicom.intake import Intake
 from pipelines.dicom.pseudonyms import Pseudonyms
-from pipelines.imaging import workers as preparing
+from pipelines.ingest_summary import IngestSummary
 from pipelines.isolation import Crew, Lost
 from pipelines.paths import Paths
 from pipelines.records import Reason
 from pipelines.stages import ingest, prepare
-from pipelines.stages.ingest import IngestSummary
-
-
-@pytest.fixture
-def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pseudonym_key: str) -> Paths:
-    monkeypatch.setenv("RADTRANSFER_QUARANTINE", str(tmp_path / "quarantine"))
-    (tmp_path / "workspace").mkdir()
-    return Paths(tmp_path / "workspace")
 
 
 @pytest.fixture
@@ -226,39 +218,6 @@ def test_what_is_no_file_and_what_leads_out_is_passed_over(paths: Paths, source:
     assert (summary.found, summary.new) == (3, 3)
     assert summary.links_left_out == 5
     assert "5 links that lead out of the source not followed" in summary.describe()
-
-
-@dataclass(frozen=True)
-class Meddling(Pseudonyms):
-    """Pseudonyms that do to the process, or to the file that is being read, what the patient's ID says."""
-
-    root: Path = field(default=Path())
-
-    def patient(self, patient_id: str) -> str:
-        path = self.root / "hostile" / "meddled"
-        match patient_id:
-            case "CRASH":
-                ctypes.string_at(0)
-            case "ABORT":
-                os.abort()
-            case "SPIN":
-                while True:
-                    pass
-            case "SLEEP":
-                time.sleep(3600)
-            case "EAT":
-                return str(len(bytearray(4 << 30)))
-            case "GROW":
-                with path.open("ab") as stream:
-                    stream.write(bytes(100))
-            case "VANISH":
-                path.unlink()
-            case "REPLACE":
-                write(self.root.parent / "other", hostile.small(77)).replace(path)
-            case "PIPE":
-                path.unlink()
-                os.mkfifo(path)
-        return super().patient(patient_id)
 
 
 @pytest.fixture
@@ -477,22 +436,15 @@ def fuzz(seeds: range, files: list[bytes], paths: Paths, folder: Path, toll: Tol
 def lost(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How many files ended their process or had to be judged alone, at the door and in prepare."""
     counted: Counter[str] = Counter()
-    results, alone = Crew.results, preparing._alone
+    results = Crew.results
 
     def count_lost(crew: Crew[Any, Any], items: Any) -> Iterator[Any]:
         for result in results(crew, items):
             if isinstance(result, Lost):
-                counted[f"ingest {result.name}"] += 1
+                counted[f"{crew.name} {result.name}"] += 1
             yield result
 
-    def count_alone(*arguments: Any) -> Any:
-        outcome = alone(*arguments)
-        if outcome.prepared is None and outcome.left_out in (Reason.TIMEOUT, Reason.UNDECODABLE):
-            counted[f"prepare {outcome.left_out.name}"] += 1
-        return outcome
-
     monkeypatch.setattr(Crew, "results", count_lost)
-    monkeypatch.setattr(preparing, "_alone", count_alone)
     return counted
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from made_dicom import CANARY, ROOT, radiograph, write
-from orthanc_server import AE, Orthanc, free_port, proxied, running
+from orthanc_server import AE, Orthanc, free_port, proxied
 from pydicom import dcmread
 
 from pipelines.config import Config
@@ -24,9 +24,9 @@ from pipelines.dicom.pseudonyms import Pseudonyms
 from pipelines.dicom.quarantine import name_of
 from pipelines.dicom.sources import remote
 from pipelines.errors import ConfigurationError, MissingKeyError, ServiceError
+from pipelines.ingest_summary import IngestSummary
 from pipelines.paths import Paths
 from pipelines.stages import ingest, receive
-from pipelines.stages.ingest import IngestSummary
 
 KINDS = ("dicomweb", "get", "move")
 HASTY = {"timeout_s": 5, "attempts": 2, "back_off_s": 0}
@@ -40,26 +40,6 @@ ELSEWHERE = textwrap.dedent("""
     from pipelines.stages import ingest
     ingest.run(Config.model_validate(json.loads(sys.argv[1])), Paths(Path(sys.argv[2])))
 """)
-
-
-@pytest.fixture(scope="module")
-def orthanc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
-    with running(tmp_path_factory.mktemp("orthanc")) as server:
-        yield server
-
-
-@pytest.fixture
-def pacs(orthanc: Orthanc) -> Orthanc:
-    orthanc.clear()
-    return orthanc
-
-
-@pytest.fixture
-def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pseudonym_key: str) -> Paths:
-    monkeypatch.setenv("RADTRANSFER_QUARANTINE", str(tmp_path / "quarantine"))
-    monkeypatch.setenv("RADTRANSFER_INBOX", str(tmp_path / "inbox"))
-    (tmp_path / "workspace").mkdir()
-    return Paths(tmp_path / "workspace")
 
 
 def settings(pacs: Orthanc, kind: str, **more: Any) -> dict[str, Any]:
@@ -140,11 +120,10 @@ def test_what_was_set_aside_is_known_to_the_process_of_the_next_night(paths: Pat
     pacs.store(radiograph(1, BurnedInAnnotation="YES"))
     section = settings(pacs, "dicomweb")
     run(paths, section)
-    for seed in ("1", "2"):
-        command = [sys.executable, "-c", ELSEWHERE, json.dumps({"ingest": section}), str(paths.workspace)]
-        subprocess.run(command, env={**os.environ, "PYTHONHASHSEED": seed}, check=True, capture_output=True)
-        summary = json.loads(paths.ingest_summary.read_text())
-        assert (summary["fetched"], summary["seen"]) == (0, 1)
+    command = [sys.executable, "-c", ELSEWHERE, json.dumps({"ingest": section}), str(paths.workspace)]
+    subprocess.run(command, env={**os.environ, "PYTHONHASHSEED": "1"}, check=True, capture_output=True)
+    summary = json.loads(paths.ingest_summary.read_text())
+    assert (summary["fetched"], summary["seen"]) == (0, 1)
 
 
 def test_an_image_that_came_from_a_folder_is_not_fetched_from_a_server(paths: Paths, pacs: Orthanc, tmp_path: Path) -> None:
@@ -222,27 +201,27 @@ def test_an_image_that_a_server_does_not_deliver_is_counted_and_asked_for_again(
 def test_a_run_that_is_killed_at_any_moment_loses_nothing_and_fetches_nothing_twice(
     paths: Paths, pacs: Orthanc, kind: str
 ) -> None:
-    count = 30
+    count = 20
     for number in range(1, count + 1):
         pacs.store(radiograph(number, BurnedInAnnotation="YES" if number % 5 == 0 else "NO"))
     with proxied(pacs) as proxy:
         section = settings(pacs, kind, dicomweb={"url": proxy.dicomweb})
         killed = 0
-        for enough in (3, 12, 24):
+        for enough in (3, 12):
             started = subprocess.Popen([sys.executable, "-c", ELSEWHERE, json.dumps({"ingest": section}), str(paths.workspace)])
             _await(lambda enough=enough: _here(paths) >= enough or started.poll() is not None)  # noqa: B023
             started.kill()
             killed += started.wait() == -signal.SIGKILL
         here = _here(paths)
         summary = run(paths, section)
-        assert (summary.images, summary.fetched, killed > 0) == (24, count - here, True)
+        assert (summary.images, summary.fetched, killed > 0) == (16, count - here, True)
         assert run(paths, section).fetched == 0
         fetched = [path for path in proxy.requests if "/instances/" in path]
     assert held(paths) == {image(number) for number in range(1, count + 1) if number % 5}
     assert len(list(paths.quarantine.glob("*.bin"))) == count // 5
     assert waiting(paths) == []
     if kind == "dicomweb":  # each kill may cost the one that was on its way
-        assert count <= len(fetched) <= count + 3
+        assert count <= len(fetched) <= count + 2
 
 
 def _here(paths: Paths) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import trained_workspace
+from hostile_paths import Deadly, Locked
 from mlflow import MlflowClient
 
 from pipelines import tracking_store
@@ -115,6 +116,20 @@ def test_a_file_that_was_named_is_refused_aloud_whatever_it_is(workspace: Worksp
     summary = predict.run(*workspace, [radiographs / "notes.txt"])
     assert [item.refused for item in summary.predictions] == ["not_dicom"]
     assert not summary.answered
+
+
+def test_a_file_that_crashes_its_decoder_or_may_not_be_read_costs_itself_alone(workspace: Workspace, radiographs: Path) -> None:
+    good = radiographs / "a.dcm"
+    summary = predict.run(*workspace, [good, Deadly(good), Locked(good), good])
+    assert [item.refused for item in summary.predictions] == [None, "undecodable_pixels", "unreadable_header", None]
+    first, last = (summary.predictions[n].probabilities["opacity"] for n in (0, 3))
+    assert first == pytest.approx(last, abs=1e-6)
+
+
+def test_a_pipe_is_no_source(workspace: Workspace, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(SourceError, match="PATH number 1: expected a DICOM file or a folder"):
+        predict.run(*workspace, [tmp_path / "pipe"])
 
 
 def test_markup_in_a_name_is_shown_as_it_is(workspace: Workspace, radiographs: Path) -> None:

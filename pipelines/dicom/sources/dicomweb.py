@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from email.message import Message
+from functools import partial
 from typing import Any, BinaryIO, TypeVar
 from urllib.parse import urlsplit
 
@@ -12,9 +12,9 @@ import requests
 from dicomweb_client.uri import URI
 from dicomweb_client.web import DICOMwebClient
 
-from pipelines.config import DicomwebSection, TlsSection
+from pipelines.config_sources import DicomwebSection, TlsSection
 from pipelines.dicom.header import tag_of
-from pipelines.dicom.sources import web
+from pipelines.dicom.sources import answers, web
 from pipelines.dicom.sources.inbox import LARGEST, Inbox
 from pipelines.dicom.sources.multipart import BrokenMultipartError, copy_part
 from pipelines.dicom.sources.patience import PassingError, Patience
@@ -28,9 +28,10 @@ Answer = TypeVar("Answer")
 LARGEST_RESULT = 1 << 28
 """Bytes of a QIDO-RS answer; a server that ignores `limit` sends a thousand bytes for each study."""
 CHUNK = 1 << 16
+SHORTEST_CAP = 100
+"""Results; where a server sends fewer of the series or instances that it was asked for, these are all."""
 MOST_WAITS = 10
 """An answer as a whole may take so many times `timeout_s`, the longest pause within it."""
-_UID = re.compile(r"[0-9.]{1,64}")
 _WHOLE_FILE = 'multipart/related; type="application/dicom"; transfer-syntax=*'
 
 
@@ -103,16 +104,28 @@ class DicomwebArchive:
         return list(new.values()), len(page)
 
     def instances(self, study: Study, query: Query) -> list[Instance]:
-        found: list[Instance] = []
-        for series in self._ask(lambda: self._client.search_for_series(study.uid, fields=["BodyPartExamined"])):
-            uid = _uid(series, "SeriesInstanceUID")
-            if uid and query.admits(_value(series, "Modality"), _value(series, "BodyPartExamined")):
-                found += self._of_series(study.uid, uid)
-        return found
+        fields = ["BodyPartExamined"]
+        listed = self._listed(
+            "SeriesInstanceUID", lambda skipped: self._client.search_for_series(study.uid, offset=skipped, fields=fields)
+        )
+        wanted = [uid for uid, it in listed.items() if query.admits(_value(it, "Modality"), _value(it, "BodyPartExamined"))]
+        return [instance for series in wanted for instance in self._of_series(study.uid, series)]
 
     def _of_series(self, study: str, series: str) -> Iterator[Instance]:
-        results = self._ask(lambda: self._client.search_for_instances(study, series))
-        return (Instance(study, series, uid) for result in results if (uid := _uid(result, "SOPInstanceUID")))
+        listed = self._listed("SOPInstanceUID", lambda skipped: self._client.search_for_instances(study, series, offset=skipped))
+        return (Instance(study, series, uid) for uid in listed)
+
+    def _listed(self, keyword: str, question: Callable[[int | None], list[Result]]) -> dict[str, Result]:
+        """The results of a question that can skip the first ones, by UID: some servers cap answers that nobody limited."""
+        listed: dict[str, Result] = {}
+        skipped = 0
+        while True:
+            page = self._ask(partial(question, skipped or None))
+            new = {uid: result for result in page if (uid := answers.uid(_value(result, keyword))) and uid not in listed}
+            listed |= new
+            skipped += len(page)
+            if not new or len(page) < SHORTEST_CAP:
+                return listed
 
     def fetch(self, instance: Instance, inbox: Inbox) -> None:
         """Stream one instance into the inbox, as it is stored: no transcoding, no decoding."""
@@ -175,12 +188,6 @@ def _value(result: Result, keyword: str) -> str | None:
     return str(values[0]) if isinstance(values, list) and values and values[0] is not None else None
 
 
-def _uid(result: Result, keyword: str) -> str | None:
-    """A UID that can stand in a URL, None for anything else."""
-    value = (_value(result, keyword) or "").strip(" \0")
-    return value if _UID.fullmatch(value) else None
-
-
 def _study(result: Result) -> Study | None:
-    uid, count = _uid(result, "StudyInstanceUID"), _value(result, "NumberOfStudyRelatedInstances")
-    return Study(uid, int(count) if count and count.isdigit() else None) if uid else None
+    said = ("StudyInstanceUID", "NumberOfStudyRelatedInstances", "StudyDate")
+    return answers.study(*(_value(result, keyword) for keyword in said))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import date
@@ -13,24 +12,18 @@ from pydicom.uid import UID
 from pynetdicom.association import Association
 from pynetdicom.presentation import build_context, build_role
 
-from pipelines.config import DimseSection, ReceiveSection, TlsSection
-from pipelines.dicom.sources import gate
+from pipelines.config_sources import DimseSection, ReceiveSection, TlsSection
+from pipelines.dicom.sources import answers, gate
 from pipelines.dicom.sources.inbox import Inbox
 from pipelines.dicom.sources.listener import Listener
 from pipelines.dicom.sources.patience import PassingError, Patience
 from pipelines.dicom.sources.protocol import Instance, Study, UndeliveredError
 from pipelines.dicom.sources.query import Query
 from pipelines.dicom.sources.quiet import quiet
-from pipelines.dicom.sources.storage import (
-    HASTE,
-    VERIFICATION,
-    Reception,
-    application_entity,
-    client_tls,
-    spooling,
-    storage_classes,
-    storage_contexts,
-)
+from pipelines.dicom.sources.spool import spooling
+from pipelines.dicom.sources.storage import VERIFICATION, Reception, storage_classes, storage_contexts
+from pipelines.dicom.sources.tls import client_tls
+from pipelines.dicom.sources.transport import application_entity, line_handlers
 from pipelines.errors import ConfigurationError, ServiceError
 
 Answer = TypeVar("Answer")
@@ -40,7 +33,6 @@ _PENDING = frozenset({0xFF00, 0xFF01})
 _OVERLOADED = frozenset({0xA700, 0xA701, 0xA702})
 _UNKNOWN_DESTINATION = 0xA801
 _FOR_GOOD = 1
-_UID = re.compile(r"[0-9.]{1,64}")
 # PS3.8 9.3.4: by source and reason, where the rejection is permanent
 _REJECTIONS = {
     (1, 3): "it does not know our AE title (ingest.dimse.calling_ae); have it registered there",
@@ -92,24 +84,24 @@ class DimseArchive:
         today = date.today()
         for window in query.windows(self._section.find_days, today):
             for modality in query.modalities:
-                keys = {"StudyDate": window, "ModalitiesInStudy": modality, "NumberOfStudyRelatedInstances": ""}
-                for found in self._find("STUDY", **keys, StudyInstanceUID=""):
-                    count = found["NumberOfStudyRelatedInstances"]
-                    if uid := _uid(found, "StudyInstanceUID"):
-                        yield Study(uid, int(count) if count.isdigit() else None)
+                keys = {"StudyInstanceUID": "", "NumberOfStudyRelatedInstances": "", "StudyDate": window}
+                for found in self._find("STUDY", **keys, ModalitiesInStudy=modality):
+                    study = answers.study(*(found[keyword] for keyword in keys))
+                    if study:
+                        yield study
 
     def instances(self, study: Study, query: Query) -> list[Instance]:
         found: list[Instance] = []
         keys = {"StudyInstanceUID": study.uid, "SeriesInstanceUID": "", "Modality": "", "BodyPartExamined": ""}
         for series in self._find("SERIES", **keys):
-            uid = _uid(series, "SeriesInstanceUID")
+            uid = answers.uid(series["SeriesInstanceUID"])
             if uid and query.admits(series["Modality"], series["BodyPartExamined"]):
                 found += self._of_series(study.uid, uid)
         return found
 
     def _of_series(self, study: str, series: str) -> Iterator[Instance]:
         for image in self._find("IMAGE", StudyInstanceUID=study, SeriesInstanceUID=series, SOPInstanceUID=""):
-            if uid := _uid(image, "SOPInstanceUID"):
+            if uid := answers.uid(image["SOPInstanceUID"]):
                 yield Instance(study, series, uid)
 
     def fetch(self, instance: Instance, inbox: Inbox) -> None:
@@ -159,7 +151,10 @@ class DimseArchive:
             if code in _PENDING and identifier is not None:
                 found.append({keyword: _text(identifier, keyword) for keyword in keys})
             elif code is None or code in _OVERLOADED:
-                raise PassingError("expected an answer to C-FIND, got none in time, or one that it is overloaded")
+                raise PassingError(
+                    "expected an answer to C-FIND, got none in time, or that it is overloaded; "
+                    "fewer ingest.dimse.find_days make answers shorter"
+                )
             elif code not in _PENDING and code != 0:
                 raise ServiceError(f"expected matches for a C-FIND, got status 0x{code:04X}")
         return found
@@ -194,7 +189,7 @@ class DimseArchive:
             contexts=[*contexts, *storage],
             ae_title=self._section.called_ae,
             ext_neg=[build_role(uid, scp_role=True) for uid in classes],
-            evt_handlers=self._reception.handlers if by_get else HASTE,
+            evt_handlers=self._reception.handlers if by_get else line_handlers(),
             tls_args=(client_tls(self._tls), self._host) if self._section.tls else None,
         )
         if not association.is_established:
@@ -278,8 +273,3 @@ def _text(identifier: Dataset, keyword: str) -> str:
     except Exception:  # a header that a hostile or broken peer wrote
         return ""
     return "" if value is None else str(value).strip(" \0")
-
-
-def _uid(found: dict[str, str], keyword: str) -> str | None:
-    """A UID, None for anything else."""
-    return found[keyword] if _UID.fullmatch(found[keyword]) else None

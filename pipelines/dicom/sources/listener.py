@@ -6,21 +6,18 @@ import threading
 from contextlib import ExitStack
 from typing import cast
 
-from pipelines.config import ReceiveSection, TlsSection
+from pipelines.config_sources import ReceiveSection, TlsSection
 from pipelines.dicom.sources.inbox import Inbox
 from pipelines.dicom.sources.quiet import quiet
-from pipelines.dicom.sources.storage import (
-    VERIFICATION,
-    Reception,
-    StorageServer,
-    application_entity,
-    server_tls,
-    spooling,
-    storage_contexts,
-)
+from pipelines.dicom.sources.spool import spooling
+from pipelines.dicom.sources.storage import VERIFICATION, Reception, storage_contexts
+from pipelines.dicom.sources.tls import server_tls
+from pipelines.dicom.sources.transport import StorageServer, application_entity
 from pipelines.errors import ConfigurationError
 
 MOST_ASSOCIATIONS = 10
+INTRODUCED_WITHIN_S = 10.0
+"""So long a peer that has connected may take to say who it is: until then it counts as one of the associations."""
 
 
 class Listener:
@@ -39,6 +36,7 @@ class Listener:
         self._section, self._inbox = section, inbox
         self._tls = server_tls(tls) if section.tls else None
         self._entity = application_entity(section.ae_title, timeout_s)
+        self._entity.acse_timeout = min(timeout_s, INTRODUCED_WITHIN_S)
         self._entity.maximum_associations = MOST_ASSOCIATIONS
         self._entity.require_calling_aet = list(section.calling_aes)
         self._entity.supported_contexts = storage_contexts(modalities)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Set
-from contextlib import contextmanager
+from collections.abc import Iterable, Set
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
-from pipelines.dicom.quarantine import make_private
+from pipelines.dicom.private_table import transaction
 from pipelines.dicom.sources.inbox import Waiting
 from pipelines.dicom.sources.protocol import Taken
 
@@ -30,6 +31,10 @@ CREATE TABLE IF NOT EXISTS study (
     instances INTEGER NOT NULL,  -- as the server counted them
     query TEXT NOT NULL,         -- what was wanted of it
     images TEXT NOT NULL         -- pseudonyms of the instances that were wanted, JSON
+);
+CREATE TABLE IF NOT EXISTS complete (
+    wish TEXT PRIMARY KEY,  -- which server was asked for what
+    day TEXT NOT NULL       -- of the last run that brought all of it
 );
 """
 
@@ -115,17 +120,19 @@ class Memory:
         images = json.loads(row[2])
         return len(images) if known >= set(images) else None
 
-    @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
-        make_private(self.path.parent)
-        connection = sqlite3.connect(self.path, timeout=60)
-        try:
-            self.path.chmod(0o600)
-            connection.executescript(_TABLES)
-            with connection:
-                yield connection
-        finally:
-            connection.close()
+    def complete(self, wish: str, day: date) -> None:
+        """Remember that all of a wish was brought by the run of a day."""
+        with self._open() as table:
+            table.execute("INSERT OR REPLACE INTO complete VALUES (?, ?)", (wish, day.isoformat()))
+
+    def completed(self, wish: str) -> date | None:
+        """The day of the last run that brought all of a wish, None if there was none."""
+        with self._open() as table:
+            row = table.execute("SELECT day FROM complete WHERE wish = ?", (wish,)).fetchone()
+        return date.fromisoformat(row[0]) if row else None
+
+    def _open(self) -> AbstractContextManager[sqlite3.Connection]:
+        return transaction(self.path, lambda table: table.executescript(_TABLES))
 
 
 def _array(values: Iterable[str]) -> str:

@@ -8,7 +8,8 @@ from datetime import date
 from pathlib import Path
 
 from pipelines import __version__
-from pipelines.config import IngestSection, NetworkSection
+from pipelines.config import IngestSection
+from pipelines.config_sources import NetworkSection
 from pipelines.dicom.deidentify import Accept
 from pipelines.dicom.pseudonyms import Pseudonyms
 from pipelines.dicom.sources.inbox import Inbox
@@ -24,7 +25,7 @@ from pipelines.paths import Paths
 CHECK_S = 10.0
 
 
-def open_source(section: IngestSection, paths: Paths, pseudonyms: Pseudonyms, accept: Accept) -> Source:
+def source_of(section: IngestSection, paths: Paths, pseudonyms: Pseudonyms, accept: Accept) -> Source:
     """The source of `ingest.kind`; nothing is connected yet.
 
     Raises:
@@ -33,11 +34,14 @@ def open_source(section: IngestSection, paths: Paths, pseudonyms: Pseudonyms, ac
     if section.kind == "folder":
         return FolderSource(_folder(section, paths))
     inbox = open_inbox(paths, pseudonyms)
-    memory = Memory(paths.seen, _name(accept))
+    options = sorted(option.name for option in accept.options)
+    memory = Memory(paths.seen, _digest(accept.modalities, accept.burned_in, options, __version__))
     if section.kind == "inbox":
         return InboxSource(inbox, memory)
     archive = ARCHIVES[section.kind](section, inbox, patience(section.network))
-    return RemoteSource(archive, Query.of(section.query, section.modalities, date.today()), inbox, memory)
+    today = date.today()
+    query = Query.of(section.query, section.modalities, today)
+    return RemoteSource(archive, query, inbox, memory, wish=_wish(section, query), today=today)
 
 
 def check(section: IngestSection, paths: Paths) -> str:
@@ -48,7 +52,7 @@ def check(section: IngestSection, paths: Paths) -> str:
     """
     once = section.network.model_copy(update={"attempts": 1, "timeout_s": min(section.network.timeout_s, CHECK_S)})
     keyless = Pseudonyms(b"")  # nothing comes, so nothing is named
-    source = open_source(section.model_copy(update={"network": once}), paths, keyless, Accept(section.modalities))
+    source = source_of(section.model_copy(update={"network": once}), paths, keyless, Accept(section.modalities))
     try:
         return source.check()
     finally:
@@ -69,10 +73,15 @@ def open_inbox(paths: Paths, pseudonyms: Pseudonyms) -> Inbox:
     return Inbox(paths.inbox, pseudonyms)
 
 
-def _name(accept: Accept) -> str:
-    """By which two sets of settings, or releases, are told apart that set other images aside; the same in every process."""
-    named = repr((accept.modalities, accept.burned_in, sorted(option.name for option in accept.options), __version__))
-    return hashlib.sha256(named.encode()).hexdigest()[:16]
+def _wish(section: IngestSection, query: Query) -> str:
+    """By which two servers, or wishes, are told apart: what one brought says nothing about the other."""
+    pacs = section.dimse
+    return _digest(section.kind, section.dicomweb.url, pacs.host, pacs.port, pacs.called_ae, query.fingerprint)
+
+
+def _digest(*settings: object) -> str:
+    """By which sets of settings are told apart; the same in every process."""
+    return hashlib.sha256(repr(settings).encode()).hexdigest()[:16]
 
 
 def patience(section: NetworkSection) -> Patience:

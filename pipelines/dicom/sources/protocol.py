@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -98,10 +99,12 @@ class Study:
 
     Attributes:
         instances: how many instances it has, None where the server does not say.
+        day: its StudyDate, None where the server does not say.
     """
 
     uid: str
     instances: int | None = None
+    day: date | None = None
 
 
 @dataclass(frozen=True, repr=False)

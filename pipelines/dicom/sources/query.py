@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 
-from pipelines.config import QuerySection
+from pipelines.config_sources import QuerySection
 from pipelines.dicom.vocabulary import squashed
 
 
@@ -20,18 +20,27 @@ class Query:
         body_parts: values of BodyPartExamined; () wants all.
         first: earliest StudyDate, None for any.
         last: latest StudyDate, None for any, those of tomorrow included (clocks differ).
+        last_days: how many days `first` lies before the day of the run, None where it is a date.
     """
 
     modalities: tuple[str, ...]
     body_parts: tuple[str, ...] = ()
     first: date | None = None
     last: date | None = None
+    last_days: int | None = None
 
     @classmethod
     def of(cls, section: QuerySection, modalities: tuple[str, ...], today: date) -> Query:
         """The query that params.yaml describes, on the day `today`."""
         first = _date(section.date_from) if section.last_days is None else today - timedelta(days=section.last_days)
-        return cls(tuple(name.upper() for name in modalities), section.body_parts, first, _date(section.date_to))
+        names = tuple(name.upper() for name in modalities)
+        return cls(names, section.body_parts, first, _date(section.date_to), section.last_days)
+
+    def since(self, complete: date | None) -> Query:
+        """The same, with `last_days` counted from the day of the last run that brought everything: nights may be left out."""
+        if self.last_days is None or self.first is None or complete is None:
+            return self
+        return replace(self, first=min(self.first, complete - timedelta(days=self.last_days)))
 
     @property
     def dates(self) -> str:

@@ -9,15 +9,18 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 import requests
+from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase, HTTPBasicAuth
 
-from pipelines.config import TlsSection
+from pipelines.config_sources import TlsSection
 from pipelines.dicom.sources.patience import PassingError
+from pipelines.dicom.sources.tls import client_tls
 from pipelines.errors import ConfigurationError, ServiceError
 
 TOKEN, USER, PASSWORD = "RADTRANSFER_DICOMWEB_TOKEN", "RADTRANSFER_DICOMWEB_USER", "RADTRANSFER_DICOMWEB_PASSWORD"
 PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 _CHUNK = 1 << 16
+_NO_JSON = "{}: expected DICOM JSON (PS3.18 F), got something else; is ingest.dicomweb.url right?"
 
 
 class BearerToken(AuthBase):
@@ -31,13 +34,35 @@ class BearerToken(AuthBase):
         return request
 
 
+class _Encrypting(HTTPAdapter):
+    """Checks certificates by our rules alone: requests puts REQUESTS_CA_BUNDLE in the place of the authority of a session."""
+
+    def __init__(self, tls: TlsSection) -> None:
+        self._context = client_tls(tls)
+        super().__init__()
+
+    def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
+        super().init_poolmanager(*arguments, ssl_context=self._context, **options)
+
+    def proxy_manager_for(self, proxy: str, **options: Any) -> Any:
+        return super().proxy_manager_for(proxy, ssl_context=self._context, **options)
+
+    def build_connection_pool_key_attributes(self, request: requests.PreparedRequest, *_: Any) -> Any:
+        return super().build_connection_pool_key_attributes(request, True)[0], {"cert_reqs": "CERT_REQUIRED"}
+
+    def cert_verify(self, *_: Any) -> None:
+        """Add no authority to those of the context."""
+
+
 def session(tls: TlsSection) -> requests.Session:
-    """A session with the credentials of the environment and the certificates of params.yaml.
+    """A session with the credentials of the environment and the certificates of params.yaml, that goes nowhere else.
 
     Raises:
-        ConfigurationError: a user without a password.
+        ConfigurationError: a user without a password, or a PEM file that cannot be read.
     """
     made = requests.Session()
+    made.max_redirects = 0  # UIDs and images stay between us and the server that params.yaml names
+    made.mount("https://", _Encrypting(tls))
     token, user = os.environ.get(TOKEN), os.environ.get(USER)
     if token:
         made.auth = BearerToken(token)
@@ -45,10 +70,6 @@ def session(tls: TlsSection) -> requests.Session:
         if PASSWORD not in os.environ:
             raise ConfigurationError(f"{PASSWORD}: expected a password in the environment, since {USER} is set; found none")
         made.auth = HTTPBasicAuth(user.encode(), os.environ[PASSWORD].encode())
-    if tls.ca:
-        made.verify = tls.ca
-    if tls.certificate:
-        made.cert = (tls.certificate, tls.key) if tls.key else tls.certificate
     return made
 
 
@@ -98,20 +119,25 @@ def plain_words(where: str) -> Iterator[None]:
         raise ServiceError(
             f"{where}: expected a certificate that can be trusted, got another; name the authority in params.yaml ingest.tls.ca"
         ) from None
+    except requests.TooManyRedirects:
+        raise ServiceError(
+            f"{where}: expected an answer, got a redirect, which is not followed; "
+            "set params.yaml ingest.dicomweb.url to where it leads, if you trust that"
+        ) from None
     except requests.HTTPError as error:
         raise refused(where, cast(requests.Response, error.response)) from None
     except requests.Timeout:
         raise PassingError(f"{where}: expected an answer in time, got none (params.yaml ingest.network.timeout_s)") from None
     except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError, requests.exceptions.ContentDecodingError):
         raise PassingError(f"{where}: expected an answer, got a connection that was refused or broke off") from None
-    except requests.exceptions.JSONDecodeError:
-        raise PassingError(
-            f"{where}: expected DICOM JSON (PS3.18 F), got something else; is ingest.dicomweb.url right?"
-        ) from None
     except PassingError as error:
         raise PassingError(f"{where}: {error}", error.after_s) from None
+    except requests.exceptions.JSONDecodeError:
+        raise PassingError(_NO_JSON.format(where)) from None
     except requests.RequestException as error:
         raise ServiceError(f"{where}: the request could not be made ({type(error).__name__})") from None
+    except (ValueError, RecursionError):  # JSON with absurd numbers, or of absurd depth
+        raise PassingError(_NO_JSON.format(where)) from None
 
 
 def refused(where: str, response: requests.Response) -> ServiceError:
@@ -119,7 +145,7 @@ def refused(where: str, response: requests.Response) -> ServiceError:
     status = response.status_code
     if status in PASSING:
         after = response.headers.get("Retry-After", "")
-        return PassingError(f"{where}: expected an answer, got HTTP status {status}", float(after) if after.isdigit() else 0.0)
+        return PassingError(f"{where}: expected an answer, got HTTP status {status}", float(after) if after.isdecimal() else 0.0)
     if status in (401, 403):
         return ServiceError(
             f"{where}: expected to be let in, got HTTP status {status}; set {TOKEN}, or {USER} and {PASSWORD}, in the environment"

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from datetime import date
@@ -9,10 +10,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import certifi
 import pytest
 import requests
 from made_dicom import ROOT, radiograph
-from orthanc_server import Answer, Orthanc, Proxy, free_port, running
+from orthanc_server import Answer, Orthanc, Proxy, found, free_port, only_file, proxied, running
 from pydicom.uid import (
     UID,
     DeflatedExplicitVRLittleEndian,
@@ -24,7 +26,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from pipelines.config import DicomwebSection, TlsSection
+from pipelines.config_sources import DicomwebSection, TlsSection
 from pipelines.dicom.sources import dicomweb, web
 from pipelines.dicom.sources.dicomweb import DicomwebArchive
 from pipelines.dicom.sources.inbox import Inbox
@@ -45,17 +47,6 @@ def archive(proxy: Proxy, hasty: Patience) -> Iterator[DicomwebArchive]:
     made.close()
 
 
-def found(archive: DicomwebArchive, query: Query = QUERY) -> set[str]:
-    """The last number of every instance's UID."""
-    studies = {study.uid: study for study in archive.studies(query)}
-    return {instance.uid.split(".")[-1] for study in studies.values() for instance in archive.instances(study, query)}
-
-
-def only_file(inbox: Inbox) -> Path:
-    (waiting,) = inbox.waiting()
-    return inbox.ready / waiting.name
-
-
 def test_a_server_that_answers_is_said_to(archive: DicomwebArchive) -> None:
     assert "answers" in archive.check()
 
@@ -65,7 +56,7 @@ def test_images_are_found_by_modality_body_part_and_date(pacs: Orthanc, archive:
     pacs.store(radiograph(2, StudyDate="20240115", Modality="DX"))
     pacs.store(radiograph(3, StudyDate="20240115", BodyPartExamined="HAND"))
     pacs.store(radiograph(4, StudyDate="20240115", Modality="CT"))
-    assert found(archive) == {"1", "2", "3"}
+    assert found(archive, QUERY) == {"1", "2", "3"}
     assert found(archive, Query(("DX",))) == {"2"}
     assert found(archive, Query(("CR", "DX"), ("CHEST",))) == {"1", "2"}
     assert found(archive, Query(("CR", "DX"), (), date(2024, 1, 2), None)) == {"2", "3"}
@@ -73,12 +64,11 @@ def test_images_are_found_by_modality_body_part_and_date(pacs: Orthanc, archive:
 
 
 def test_a_study_of_several_modalities_gives_only_the_wanted_series(pacs: Orthanc, archive: DicomwebArchive) -> None:
-    together = {"StudyInstanceUID": f"{ROOT}.2.1", "PatientID": "MRN1"}
+    together = {"StudyInstanceUID": f"{ROOT}.2.1", "PatientID": "MRN1", "StudyDate": "20240131"}
     pacs.store(radiograph(1, **together))
     pacs.store(radiograph(2, Modality="SR", SeriesInstanceUID=f"{ROOT}.3.2", **together))
-    assert found(archive) == {"1"}
-    (study,) = archive.studies(Query(("CR",)))
-    assert study.instances == 2
+    assert found(archive, QUERY) == {"1"}
+    assert list(archive.studies(Query(("CR",)))) == [Study(f"{ROOT}.2.1", 2, date(2024, 1, 31))]
 
 
 def paged(everything: bytes, *, cap: int | None = None, limit_first: bool = False) -> Callable[[Answer], None]:
@@ -121,8 +111,33 @@ def test_a_server_that_ignores_limit_and_offset_is_asked_no_more_than_twice(
     assert proxy.asked("/studies?") == 2
 
 
-def test_a_server_that_names_instances_twice_names_them_twice(pacs: Orthanc, proxy: Proxy, archive: DicomwebArchive) -> None:
-    """`RemoteSource` fetches each once."""
+def paging_instances(count: int, most: int | None, *, skips: bool) -> Callable[[Answer], None]:
+    """Answers of a server that has so many instances, and sends at `most` so many of them at once."""
+
+    def page(answer: Answer) -> None:
+        offset = int(parse_qs(urlsplit(answer.path).query).get("offset", ["0"])[0]) if skips else 0
+        shown = range(count)[offset:][:most]
+        answer.body = json.dumps([{"00080018": {"vr": "UI", "Value": [f"1.{number}"]}} for number in shown]).encode()
+        answer.status, answer.headers = 200, {"Content-Type": "application/dicom+json"}
+
+    return page
+
+
+@pytest.mark.parametrize(
+    ("count", "most", "skips", "asked"),
+    [(3, None, True, 1), (100, 100, True, 2), (250, 100, True, 3), (250, None, True, 2), (250, None, False, 2)],
+)
+def test_every_instance_is_named_once_however_few_the_server_sends_at_once(
+    pacs: Orthanc, proxy: Proxy, archive: DicomwebArchive, count: int, most: int | None, skips: bool, asked: int
+) -> None:
+    pacs.store(radiograph(1))
+    proxy.faults["/instances"] = paging_instances(count, most, skips=skips)
+    (study,) = archive.studies(Query(("CR",)))
+    assert [instance.uid for instance in archive.instances(study, QUERY)] == [f"1.{number}" for number in range(count)]
+    assert proxy.asked("/instances") == asked
+
+
+def test_a_server_that_names_instances_twice_is_heard_once(pacs: Orthanc, proxy: Proxy, archive: DicomwebArchive) -> None:
     pacs.store(radiograph(1))
 
     def twice(answer: Answer) -> None:
@@ -130,7 +145,7 @@ def test_a_server_that_names_instances_twice_names_them_twice(pacs: Orthanc, pro
 
     proxy.faults["/instances"] = twice
     (study,) = archive.studies(Query(("CR",)))
-    assert [instance.uid for instance in archive.instances(study, QUERY)] == [FIRST.uid] * 2
+    assert [instance.uid for instance in archive.instances(study, QUERY)] == [FIRST.uid]
 
 
 @pytest.mark.parametrize(
@@ -178,6 +193,65 @@ def test_a_server_error_that_stays_is_told_in_our_words(
         archive.check()
     with pytest.raises(UndeliveredError, match=f"got HTTP status {status}; tried 3 times"):
         archive.fetch(FIRST, inbox)
+
+
+def test_a_pause_that_is_no_number_is_none(proxy: Proxy, archive: DicomwebArchive) -> None:
+    def busy(answer: Answer) -> None:
+        answer.status, answer.headers["Retry-After"] = 503, "\u00b2"
+
+    proxy.faults["/studies"] = busy
+    with pytest.raises(PassingError, match="HTTP status 503; tried 3 times"):
+        archive.check()
+
+
+def test_a_redirect_is_not_followed(pacs: Orthanc, proxy: Proxy, archive: DicomwebArchive, inbox: Inbox) -> None:
+    """UIDs, credentials and images would go who knows where, encrypted or not."""
+    pacs.store(radiograph(1))
+
+    def redirect(answer: Answer) -> None:
+        answer.status, answer.headers["Location"] = 302, f"{pacs.dicomweb}/elsewhere"
+
+    proxy.faults["/studies"] = redirect
+    for ask in (archive.check, lambda: archive.fetch(FIRST, inbox)):
+        with pytest.raises(ServiceError, match="expected an answer, got a redirect, which is not followed"):
+            ask()
+
+
+@pytest.fixture
+def encrypted(pacs: Orthanc, certificates: TlsSection) -> Iterator[Proxy]:
+    """A server that talks encrypted, and asks who we are."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=certificates.ca)
+    context.load_cert_chain(str(certificates.certificate), certificates.key)
+    context.verify_mode = ssl.CERT_REQUIRED
+    with proxied(pacs, context) as front:
+        yield front
+
+
+@pytest.mark.parametrize(("bundle", "trusted"), [("REQUESTS_CA_BUNDLE", False), ("SSL_CERT_FILE", True)])
+def test_certificates_are_checked_by_the_named_authority_or_else_by_those_of_the_system(
+    encrypted: Proxy, hasty: Patience, certificates: TlsSection, monkeypatch: pytest.MonkeyPatch, bundle: str, trusted: bool
+) -> None:
+    section, ours = DicomwebSection(url=encrypted.dicomweb), certificates.model_copy(update={"ca": None})
+    assert "answers" in DicomwebArchive(section, certificates, hasty).check()
+    monkeypatch.setenv(bundle, str(certificates.ca))
+    if trusted:
+        assert "answers" in DicomwebArchive(section, ours, hasty).check()
+        return
+    with pytest.raises(ServiceError, match=r"expected a certificate that can be trusted.*ingest.tls.ca"):
+        DicomwebArchive(section, ours, hasty).check()
+    monkeypatch.setenv(bundle, certifi.where())
+    assert "answers" in DicomwebArchive(section, certificates, hasty).check()
+
+
+def test_a_server_that_asks_for_our_certificate_gets_it(encrypted: Proxy, hasty: Patience, certificates: TlsSection) -> None:
+    with pytest.raises(ServiceError, match=f"127.0.0.1:{encrypted.port}: "):
+        DicomwebArchive(DicomwebSection(url=encrypted.dicomweb), TlsSection(ca=certificates.ca), hasty).check()
+
+
+@pytest.mark.parametrize("name", ["ca", "certificate"])
+def test_a_certificate_that_cannot_be_read_is_said_to_be(hasty: Patience, name: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"ingest.tls: expected PEM files"):
+        DicomwebArchive(DicomwebSection(url="https://pacs/x"), TlsSection.model_validate({name: "/nowhere.pem"}), hasty)
 
 
 def test_a_pause_that_the_server_asks_for_is_kept(proxy: Proxy, archive: DicomwebArchive) -> None:
@@ -269,7 +343,14 @@ def test_an_address_that_is_no_dicomweb_says_so(pacs: Orthanc, hasty: Patience) 
         DicomwebArchive(DicomwebSection(url=f"{pacs.address}/nowhere"), TlsSection(), hasty).check()
 
 
-@pytest.mark.parametrize(("content_type", "body"), [("text/html", b"<html>"), ("application/dicom+json", b"[{]")])
+DEEP, LONG = b"[" * 100_000, b"[" + b"9" * 5000 + b"]"
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body"),
+    [("text/html", b"<html>"), *(("application/dicom+json", body) for body in (b"[{]", DEEP, LONG))],
+    ids=["page", "broken", "deep", "long number"],
+)
 def test_an_answer_that_is_no_dicom_json_says_so(proxy: Proxy, archive: DicomwebArchive, content_type: str, body: bytes) -> None:
     def other(answer: Answer) -> None:
         answer.body, answer.headers = body, {"Content-Type": content_type}

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import logging
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +12,7 @@ from typing import Any
 
 import pytest
 from made_dicom import ROOT, file_bytes, gradient, header, radiograph, with_pixels
-from orthanc_server import AE, OUR_AE, Orthanc, Relay, free_port, running
+from orthanc_server import AE, OUR_AE, Orthanc, Relay, found, free_port, only_file, running
 from pydicom import Dataset, dcmread
 from pydicom.uid import (
     UID,
@@ -33,13 +32,14 @@ from pynetdicom.ae import ApplicationEntity as Entity
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
 
-from pipelines.config import DimseSection, ReceiveSection, TlsSection
+from pipelines.config_sources import DimseSection, ReceiveSection, TlsSection
 from pipelines.dicom.sources.dimse import FIND, GET, MOVE, DimseArchive
 from pipelines.dicom.sources.inbox import Inbox
 from pipelines.dicom.sources.patience import PassingError, Patience
 from pipelines.dicom.sources.protocol import Instance, Study, UndeliveredError
 from pipelines.dicom.sources.query import Query
 from pipelines.dicom.sources.storage import MOST_CONTEXTS, STORAGE, storage_contexts
+from pipelines.dicom.sources.tls import client_tls, server_tls
 from pipelines.errors import ConfigurationError, ServiceError
 
 MODALITIES = ("CR", "DX", "RG")
@@ -74,17 +74,6 @@ def archive(request: pytest.FixtureRequest, pacs: Orthanc, inbox: Inbox, hasty: 
         yield made
 
 
-def found(archive: DimseArchive, query: Query = QUERY) -> set[str]:
-    """The last number of every instance's UID."""
-    studies = {study.uid: study for study in archive.studies(query)}
-    return {instance.uid.split(".")[-1] for study in studies.values() for instance in archive.instances(study, query)}
-
-
-def only_file(inbox: Inbox) -> Path:
-    (waiting,) = inbox.waiting()
-    return inbox.ready / waiting.name
-
-
 def test_a_pacs_that_answers_is_said_to(archive: DimseArchive) -> None:
     assert "answers" in archive.check()
 
@@ -94,16 +83,16 @@ def test_images_are_found_by_modality_body_part_and_date(pacs: Orthanc, archive:
     pacs.store(radiograph(2, StudyDate="20240115", Modality="DX"))
     pacs.store(radiograph(3, StudyDate="20240115", BodyPartExamined="HAND"))
     pacs.store(radiograph(4, StudyDate="20240115", Modality="CT"))
-    assert found(archive) == {"1", "2", "3"}
+    assert found(archive, QUERY) == {"1", "2", "3"}
     assert found(archive, Query(("DX",))) == {"2"}
     assert found(archive, Query(("CR", "DX"), ("CHEST",))) == {"1", "2"}
     assert found(archive, Query(("CR", "DX"), (), date(2024, 1, 2), date(2024, 1, 20))) == {"2", "3"}
     assert found(archive, Query(("CR", "DX"), (), None, date(2024, 1, 2))) == {"1"}
 
 
-def test_a_study_says_how_many_instances_it_has(pacs: Orthanc, archive: DimseArchive) -> None:
-    pacs.store(radiograph(1))
-    assert [study.instances for study in archive.studies(Query(("CR",)))] == [1]
+def test_a_study_says_how_many_instances_it_has_and_when_it_was_made(pacs: Orthanc, archive: DimseArchive) -> None:
+    pacs.store(radiograph(1, StudyDate="20240131"))
+    assert list(archive.studies(Query(("CR",)))) == [Study(FIRST.study, 1, date(2024, 1, 31))]
 
 
 @pytest.mark.parametrize(
@@ -374,6 +363,15 @@ def test_a_transfer_that_breaks_off_leaves_no_half_image_and_goes_on(
     assert dcmread(only_file(inbox)).PixelData == dcmread(BytesIO(content)).PixelData
 
 
+def test_a_transfer_that_stalls_in_the_middle_is_not_waited_for_without_end(pacs: Orthanc, relay: Relay, inbox: Inbox) -> None:
+    pacs.store(file_bytes(with_pixels(header(1), gradient(300, 300, 16))))
+    relay.pause_after, relay.pause_s = 60_000, 60
+    started = time.monotonic()
+    with opened(inbox, Patience(0.5, 1, 0), relay.port) as archive, pytest.raises(UndeliveredError, match="got none in time"):
+        archive.fetch(FIRST, inbox)
+    assert time.monotonic() - started < 8
+
+
 @pytest.mark.parametrize("uid", ["", "not a uid", "1.2\\3.4", "Doe^John"])
 def test_what_is_no_uid_is_not_asked_for(inbox: Inbox, hasty: Patience, uid: str) -> None:
     def odd(_: evt.Event) -> Iterator[Any]:
@@ -399,17 +397,6 @@ def test_no_identifier_is_logged_or_told(
     assert "Canary" not in said
 
 
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> TlsSection:
-    """One self-signed certificate for 127.0.0.1, which is its own authority."""
-    folder = tmp_path_factory.mktemp("tls")
-    key, certificate = folder / "key.pem", folder / "certificate.pem"
-    subject = ["-subj", "/CN=pacs", "-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:TRUE"]
-    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *subject]
-    subprocess.run([*made, "-keyout", key, "-out", certificate], check=True, capture_output=True)
-    return TlsSection(ca=str(certificate), certificate=str(certificate), key=str(key))
-
-
 @pytest.mark.parametrize("retrieve", ["get", "move"])
 def test_the_talk_is_encrypted_where_it_is_to_be(
     tmp_path: Path, inbox: Inbox, hasty: Patience, certificates: TlsSection, retrieve: str
@@ -433,11 +420,15 @@ def test_the_talk_is_encrypted_where_it_is_to_be(
         ):
             archive.check()
         with (
-            opened(inbox, hasty, pacs.dicom_port, encrypted=True) as archive,
+            opened(inbox, hasty, pacs.dicom_port, tls=certificates.model_copy(update={"ca": None}), encrypted=True) as archive,
             pytest.raises(PassingError, match=r"talk encrypted, with a certificate that ingest.tls.ca trusts"),
         ):
             archive.check()
     assert dcmread(only_file(inbox)).SOPInstanceUID == FIRST.uid
+
+
+def test_only_the_named_authority_is_trusted(certificates: TlsSection) -> None:
+    assert len(client_tls(certificates).get_ca_certs()) == len(server_tls(certificates).get_ca_certs()) == 1
 
 
 def test_a_certificate_that_cannot_be_read_is_said_to_be(tmp_path: Path, inbox: Inbox, hasty: Patience) -> None:

@@ -1,16 +1,17 @@
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import socket
 import ssl
 import stat
-import subprocess
+import struct
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,9 @@ from pydicom import dcmread
 from pydicom.uid import UID, ExplicitVRLittleEndian, JPEG2000Lossless, JPEGBaseline8Bit
 from pynetdicom.ae import ApplicationEntity as Entity
 
-from pipelines.config import ReceiveSection, TlsSection
-from pipelines.dicom.sources import storage
+from pipelines.config_sources import ReceiveSection, TlsSection
+from pipelines.dicom.sources import listener as listener_module
+from pipelines.dicom.sources import spool, transport
 from pipelines.dicom.sources.inbox import Inbox
 from pipelines.dicom.sources.listener import Listener
 from pipelines.errors import ConfigurationError
@@ -34,9 +36,11 @@ OUT_OF_RESOURCES = 0xA700
 
 
 @contextmanager
-def listening(inbox: Inbox, port: int | None = None, tls: TlsSection | None = None, **settings: Any) -> Iterator[Listener]:
+def listening(
+    inbox: Inbox, port: int | None = None, tls: TlsSection | None = None, timeout_s: float = 5, **settings: Any
+) -> Iterator[Listener]:
     section = ReceiveSection.model_validate({"port": port or free_port(), "tls": tls is not None, **settings})
-    with Listener(section, tls or TlsSection(), ("CR", "DX", "RG"), 5, inbox) as listener:
+    with Listener(section, tls or TlsSection(), ("CR", "DX", "RG"), timeout_s, inbox) as listener:
         yield listener
 
 
@@ -107,15 +111,27 @@ def test_what_is_no_radiograph_is_not_taken(inbox: Inbox) -> None:
     assert inbox.waiting() == []
 
 
-def test_a_full_disk_is_told_to_the_sender_and_stops_nobody(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    deliver, full = Inbox.deliver, [True]
+@pytest.mark.parametrize("method", ["write", "flush", "deliver"])
+def test_a_full_disk_is_told_to_the_sender_and_stops_nobody(inbox: Inbox, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    full = [True]
 
-    def deliver_or_not(self: Inbox, arrived: Path, uid: str) -> str:
-        if full:
-            raise OSError(28, "No space left on device")
-        return deliver(self, arrived, uid)
+    def failing(usual: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            if full:
+                raise OSError(28, "No space left on device")
+            return usual(*arguments)
 
-    monkeypatch.setattr(Inbox, "deliver", deliver_or_not)
+        return call
+
+    def opened(**options: Any) -> Any:
+        stream = tempfile.NamedTemporaryFile(**options)  # noqa: SIM115
+        if method != "deliver":
+            setattr(stream, method, failing(getattr(stream, method)))
+        return stream
+
+    monkeypatch.setattr(spool, "NamedTemporaryFile", opened)
+    if method == "deliver":
+        monkeypatch.setattr(Inbox, "deliver", failing(Inbox.deliver))
     with listening(inbox) as listener:
         assert push(listener, radiograph(1)) == OUT_OF_RESOURCES
         full.clear()
@@ -147,6 +163,8 @@ def test_half_an_image_is_never_in_the_inbox(inbox: Inbox) -> None:
         assert "Status" not in association.send_c_store(dataset)
         assert push(listener, radiograph(2)) == 0
     assert [file.image for file in inbox.waiting()] == [inbox.pseudonyms.uid(f"{ROOT}.1.2")]
+    gc.collect()
+    assert list(inbox.incoming.iterdir()) == []
 
 
 def test_what_arrives_is_written_within_the_inbox_and_nowhere_else(
@@ -170,7 +188,7 @@ def test_what_arrives_is_written_within_the_inbox_and_nowhere_else(
 
 
 def test_an_image_larger_than_any_radiograph_ends_the_association(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "LARGEST", 100_000)
+    monkeypatch.setattr(transport, "LARGEST", 100_000)
     with listening(inbox) as listener:
         dataset = dcmread(BytesIO(file_bytes(with_pixels(header(1), gradient(600, 600, 16)))))
         entity = Entity("SENDER")
@@ -179,6 +197,18 @@ def test_an_image_larger_than_any_radiograph_ends_the_association(inbox: Inbox, 
         assert "Status" not in association.send_c_store(dataset)
         assert push(listener, radiograph(2)) == 0
     assert [file.image for file in inbox.waiting()] == [inbox.pseudonyms.uid(f"{ROOT}.1.2")]
+
+
+def test_many_images_may_come_in_one_association(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    contents = [radiograph(number) for number in range(1, 6)]
+    monkeypatch.setattr(transport, "LARGEST", 2 * len(contents[0]))
+    monkeypatch.setattr(transport, "LARGEST_ANSWER", 2 * len(contents[0]))
+    with listening(inbox) as listener:
+        entity = Entity("SENDER")
+        entity.add_requested_context(COMPUTED, ExplicitVRLittleEndian)
+        association = entity.associate("127.0.0.1", listener._section.port)
+        assert [association.send_c_store(dcmread(BytesIO(content))).Status for content in contents] == [0] * 5
+        association.release()
 
 
 def test_a_port_that_is_taken_is_said_to_be(inbox: Inbox) -> None:
@@ -204,26 +234,75 @@ def test_garbage_and_silence_stop_nobody(inbox: Inbox, capfd: pytest.CaptureFixt
     assert "".join(capfd.readouterr()) == ""
 
 
+def test_no_room_is_made_for_what_a_peer_only_announces(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(transport, "bytearray", lambda amount: asked.append(amount) or bytearray(amount), raising=False)
+    with (
+        listening(inbox) as listener,
+        socket.create_connection(("127.0.0.1", listener._section.port), timeout=5) as peer,
+    ):
+        peer.sendall(struct.pack(">BBL", 0x04, 0, 0xFFFFFFFF))
+        assert peer.recv(1) == b""
+    assert set(asked) == {6}  # the head of a PDU
+
+
+def test_a_message_that_is_no_image_is_not_gathered_without_end(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transport, "LARGEST_ANSWER", 10_000)
+    endless = struct.pack(">BBL", 0x04, 0, 4006) + struct.pack(">LBB", 4002, 1, 1) + bytes(4000)
+    with listening(inbox) as listener:
+        entity = Entity("SENDER")
+        entity.add_requested_context(COMPUTED, ExplicitVRLittleEndian)
+        association = entity.associate("127.0.0.1", listener._section.port)
+        for _ in range(4):
+            association.dul.socket.send(endless)  # type: ignore[union-attr]
+        deadline = time.monotonic() + 5
+        while association.is_established and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert association.is_aborted
+
+
+@pytest.mark.parametrize(
+    ("said", "timeout_s"), [(b"", 60), (struct.pack(">BBL", 0x01, 0, 1000), 0.5)], ids=["nothing", "half a word"]
+)
+def test_peers_that_fall_silent_keep_no_other_waiting_for_long(
+    inbox: Inbox, monkeypatch: pytest.MonkeyPatch, said: bytes, timeout_s: float
+) -> None:
+    monkeypatch.setattr(listener_module, "INTRODUCED_WITHIN_S", 0.5)
+    with listening(inbox, timeout_s=timeout_s) as listener:
+        address = ("127.0.0.1", listener._section.port)
+        silent = [socket.create_connection(address) for _ in range(12)]
+        for peer in silent:
+            peer.sendall(said)
+        deadline = time.monotonic() + 10
+        while (status := push(listener, radiograph(1))) is None and time.monotonic() < deadline:
+            time.sleep(0.1)
+        for peer in silent:
+            peer.close()
+    assert status == 0
+
+
+def test_a_crowd_is_hung_up_on(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transport, "MOST_CONNECTIONS", 3)
+    with listening(inbox) as listener, ExitStack() as stack:
+        address = ("127.0.0.1", listener._section.port)
+        for _ in range(3):
+            stack.enter_context(socket.create_connection(address))
+            time.sleep(0.1)
+        late = stack.enter_context(socket.create_connection(address, timeout=5))
+        assert late.recv(1) == b""
+
+
 def test_nothing_that_a_sender_says_is_logged_or_printed(
     inbox: Inbox, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    with caplog.at_level(logging.DEBUG), listening(inbox, calling_aes=["ZEBRACANARY"]) as listener:
+    caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.DEBUG, "pynetdicom")
+    with listening(inbox, calling_aes=["ZEBRACANARY"]) as listener:
         assert push(listener, radiograph(1, PatientName="Zebracanary"), as_title="ZEBRACANARY") == 0
         assert push(listener, radiograph(1), as_title="OTHERCANARY") is None
     said = caplog.text + "".join(capfd.readouterr())
     assert "CANARY" not in said.upper()
     assert ROOT not in said
-
-
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> TlsSection:
-    """One self-signed certificate for 127.0.0.1, which is its own authority."""
-    folder = tmp_path_factory.mktemp("tls")
-    key, certificate = folder / "key.pem", folder / "certificate.pem"
-    subject = ["-subj", "/CN=us", "-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:TRUE"]
-    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *subject]
-    subprocess.run([*made, "-keyout", key, "-out", certificate], check=True, capture_output=True)
-    return TlsSection(ca=str(certificate), certificate=str(certificate), key=str(key))
 
 
 def encrypted_push(listener: Listener, tls: TlsSection, *, with_certificate: bool) -> int | None:

@@ -2,10 +2,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from pipelines.config_sources import QuerySection
 from pipelines.dicom.sources.inbox import Inbox, Waiting
 from pipelines.dicom.sources.memory import Memory
 from pipelines.dicom.sources.patience import PassingError
@@ -15,6 +18,7 @@ from pipelines.dicom.sources.remote import FAILURES_IN_A_ROW, RemoteSource
 from pipelines.errors import ServiceError
 
 QUERY = Query(("CR",))
+TODAY = date(2026, 3, 20)
 
 
 @dataclass
@@ -23,6 +27,8 @@ class FakeArchive:
 
     Attributes:
         counted: whether it says how many instances a study has.
+        days: when studies were made, as far as it says.
+        queries: what it was asked for.
         broken: instances that it names and does not deliver.
         falls_silent_after: instances that it delivers before it answers no more.
     """
@@ -34,14 +40,17 @@ class FakeArchive:
     asked: list[str] = field(default_factory=list)
     fetched: list[str] = field(default_factory=list)
     repeats: int = 1
+    days: dict[str, date] = field(default_factory=dict)
+    queries: list[Query] = field(default_factory=list)
 
     def check(self) -> str:
         return "answers"
 
     def studies(self, query: Query) -> Iterator[Study]:
+        self.queries.append(query)
         for _ in range(self.repeats):
             for uid, instances in self.holdings.items():
-                yield Study(uid, len(instances) if self.counted else None)
+                yield Study(uid, len(instances) if self.counted else None, self.days.get(uid))
 
     def instances(self, study: Study, query: Query) -> list[Instance]:
         self.asked.append(study.uid)
@@ -85,12 +94,12 @@ class DataSet:
                 self.images.add(file.image)
         return images
 
-    def source(self, archive: FakeArchive, query: Query = QUERY, part: int = 100) -> RemoteSource:
-        return RemoteSource(archive, query, self.inbox, self.memory, part)
+    def source(self, archive: FakeArchive, query: Query = QUERY, part: int = 100, today: date = TODAY) -> RemoteSource:
+        return RemoteSource(archive, query, self.inbox, self.memory, part, "the PACS", today)
 
-    def run(self, archive: FakeArchive, query: Query = QUERY, part: int = 100) -> list[Collected]:
+    def run(self, archive: FakeArchive, query: Query = QUERY, part: int = 100, today: date = TODAY) -> list[Collected]:
         """A whole ingest."""
-        source = self.source(archive, query, part)
+        source = self.source(archive, query, part, today)
         archive.asked.clear()
         archive.fetched.clear()
         collected: list[Collected] = []
@@ -155,6 +164,43 @@ def test_another_wish_asks_again_and_fetches_only_what_is_new(data: DataSet) -> 
     assert archive.asked == ["1.1"]
 
 
+@pytest.mark.parametrize(("age", "found"), [(0, True), (6, True), (7, False), (400, False)])
+def test_an_image_that_was_replaced_is_found_while_its_study_is_young(data: DataSet, age: int, found: bool) -> None:
+    archive = FakeArchive({"1.1": ["1.1.1", "1.1.2"]}, days={"1.1": TODAY - timedelta(days=age)})
+    data.run(archive)
+    archive.holdings["1.1"] = ["1.1.1", "1.1.3"]
+    assert total(data.run(archive)).fetched == found
+
+
+def night(data: DataSet, archive: FakeArchive, day: int) -> date:
+    """Run the query of `last_days: 2` on a day of March; from which study date on it asks."""
+    today = date(2026, 3, day)
+    data.run(archive, Query.of(QuerySection(last_days=2), ("CR",), today), today=today)
+    first = archive.queries[-1].first
+    assert first is not None
+    return first
+
+
+def test_nights_that_were_left_out_are_made_up_for(data: DataSet) -> None:
+    archive = FakeArchive({"1.1": ["1.1.1"]})
+    asked = [night(data, archive, day).day for day in (10, 11, 20)]
+    assert asked == [8, 8, 9]
+    assert night(data, archive, 5).day == 3  # a clock that was set back
+
+
+@pytest.mark.parametrize("trouble", [{"broken": {"1.1.1"}}, {"falls_silent_after": 0}])
+def test_a_night_that_did_not_bring_all_does_not_count(data: DataSet, trouble: dict[str, Any]) -> None:
+    night(data, FakeArchive({}), 10)
+    night(data, FakeArchive({"1.1": ["1.1.1"]}, **trouble), 12)
+    assert night(data, FakeArchive({}), 15) == date(2026, 3, 8)
+
+
+def test_a_run_killed_before_the_last_part_was_taken_in_does_not_count(data: DataSet) -> None:
+    archive = FakeArchive({"1.1": ["1.1.1"]})
+    data.source(archive, today=date(2026, 3, 12)).collect(data.taken, lambda _: None)  # and dies here
+    assert data.memory.completed("the PACS") is None
+
+
 def test_a_large_archive_passes_through_the_inbox_in_parts(data: DataSet) -> None:
     archive = FakeArchive({f"1.{study}": [f"1.{study}.{image}" for image in range(3)] for study in range(5)})
     collected = data.run(archive, part=4)
@@ -181,6 +227,7 @@ def test_what_came_before_the_server_fell_silent_is_taken_in_and_the_next_run_go
     archive = FakeArchive({"1.1": ["1.1.1", "1.1.2", "1.1.3"]}, falls_silent_after=2)
     (collected,) = data.run(archive)
     assert "no answer" in str(collected.trouble)
+    assert collected.counts.fetched == 2
     assert len(data.images) == 2
     archive.falls_silent_after = 10**9
     assert total(data.run(archive)) == Counts(fetched=1, seen=2)
@@ -197,18 +244,21 @@ def test_a_run_killed_before_its_files_were_taken_in_fetches_none_of_them_again(
 
 def test_a_run_killed_while_letting_go_takes_nothing_in_twice(data: DataSet, monkeypatch: pytest.MonkeyPatch) -> None:
     archive = FakeArchive({"1.1": ["1.1.1", "1.1.2"]})
+    data.refused |= {"1.1.1", "1.1.2"}
+    unlink = Path.unlink
     source = data.source(archive)
     collected = source.collect(data.taken, lambda _: None)
     images = data.take_in(collected.folder)
 
     def die(self: Path, missing_ok: bool = False) -> None:
+        unlink(self, missing_ok)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as context:
         context.setattr(Path, "unlink", die)
         with pytest.raises(KeyboardInterrupt):
             source.settle(images, data.taken)
-    assert len(data.inbox.waiting()) == 2
+    assert len(data.inbox.waiting()) == 1
     assert total(data.run(archive)).fetched == 0
     assert data.inbox.waiting() == []
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import stat
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,12 @@ def test_a_study_is_passed_over_only_while_nothing_about_it_changed(
 ) -> None:
     assert memory.visited("study", instances, query, set(known)) == seen
     assert memory.visited("unheard of", 2, "query", set("abc")) is None
+
+
+def test_the_last_day_on_which_all_came_is_known_for_each_wish(memory: Memory) -> None:
+    memory.complete("all of a PACS", date(2026, 3, 1))
+    memory.complete("all of a PACS", date(2026, 3, 2))
+    assert (memory.completed("all of a PACS"), memory.completed("another")) == (date(2026, 3, 2), None)
 
 
 def test_it_is_private_and_holds_pseudonyms_only(memory: Memory) -> None:

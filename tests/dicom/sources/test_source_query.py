@@ -4,7 +4,7 @@ from datetime import date
 
 import pytest
 
-from pipelines.config import QuerySection
+from pipelines.config_sources import QuerySection
 from pipelines.dicom.sources.query import Query
 
 TODAY = date(2026, 3, 2)
