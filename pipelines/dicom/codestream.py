@@ -1,8 +1,8 @@
 """Take text out of compressed images without decoding them: comments, application data, what follows the end.
 
 Payloads are overwritten in place with zeros, so every byte that a decoder reads stays where it was. What decoders need
-is kept: the JFIF, Adobe and SPIFF headers, the colour marker of HP's JPEG-LS, and of every other segment as much as its own
-numbers say that there is.
+is kept: the JFIF, Adobe and SPIFF headers, the colour marker of HP's JPEG-LS, of every other segment of a JPEG as much as its
+own numbers say that there is, and the tables of JPEG 2000 as they are.
 
 Where the entropy-coded data end only a decoder knows, and none tells: bytes that hang behind the last coded pixel, before the
 next marker, stay. Text there is looked for (`_ENDS_IN_TEXT`), and an image that has some is refused.
@@ -78,7 +78,7 @@ def clean_jpeg(frame: bytes, *, jpeg_ls: bool = False) -> bytes:
             if found is None:
                 raise _truncated()
             position = found.start()
-            _refuse_text(_ENDS_IN_TEXT, frame, end, position)
+            _refuse_text(_ENDS_IN_TEXT, frame, max(end, position - _LONGEST_TEXT), position)
 
 
 def clean_jpeg2000(frame: bytes) -> bytes:
@@ -205,8 +205,7 @@ _NEEDED: dict[int, Callable[[bytes], int]] = {
 
 
 def _refuse_text(pattern: re.Pattern[bytes], frame: bytes | bytearray, start: int, end: int) -> None:
-    found = pattern.search(frame, max(start, end - _LONGEST_TEXT), end)
-    if found and len(set(found[1])) >= _FEWEST_LETTERS:
+    if any(len(set(found[1])) >= _FEWEST_LETTERS for found in pattern.finditer(frame, start, end)):
         raise _undecodable("text among or behind the compressed pixels")
 
 
@@ -251,7 +250,7 @@ def _tile_part(frame: bytes, cleaned: bytearray, position: int) -> int:
     tile_end = position + length if length else frame.find(b"\xff\xd9", end)
     if tile_end < end or tile_end > len(frame):
         raise _truncated()
-    _refuse_text(_ENDS_IN_TEXT, frame, end, tile_end)
+    _refuse_text(_ENDS_IN_TEXT, frame, max(end, tile_end - _LONGEST_TEXT), tile_end)
     return tile_end
 
 

@@ -19,6 +19,7 @@ from pipelines.dicom.workers import MEMORY_BYTES
 from pipelines.errors import RefusedFileError
 from pipelines.isolation import Bounds, Crew, Lost
 from pipelines.processes import cores
+from pipelines.records import Reason
 
 SECONDS = 60
 """Processor time that one file may take."""
@@ -40,7 +41,7 @@ class Fate(Enum):
 
 @dataclass(frozen=True)
 class Examined:
-    """What is found in a file, and the first digits of its hash (none for a file that may not be opened)."""
+    """What is found in a file, and the first digits of its hash; none where it may not be opened, or cost its process."""
 
     fate: Fate
     findings: tuple[Finding, ...] = ()
@@ -56,8 +57,8 @@ def examine_files(paths: Sequence[Path], *, pixels: bool) -> Iterator[Examined]:
     workers = max(1, min(cores(), ceil(len(paths) / _FEWEST_EACH)))
     bounds = Bounds(SECONDS, MEMORY_BYTES)
     crew = Crew("deid-check", _examined, bounds, _start, (pixels,), __name__, workers, 1, _AHEAD * workers)
-    for path, result in zip(paths, crew.results(paths) if paths else (), strict=True):
-        yield Examined(Fate.EXAMINED, _CANNOT_READ, _digits(path)) if isinstance(result, Lost) else result
+    for result in crew.results(paths) if paths else ():
+        yield Examined(Fate.EXAMINED, _CANNOT_READ) if isinstance(result, Lost) else result
 
 
 def examine(path: Path, look: Look) -> Examined:
@@ -70,8 +71,9 @@ def examine(path: Path, look: Look) -> Examined:
             open_source(stream)
     except OSError:
         return Examined(Fate.UNREADABLE)
-    except RefusedFileError:
-        return Examined(Fate.NOT_DICOM)
+    except RefusedFileError as error:
+        if error.reason is Reason.NOT_DICOM:
+            return Examined(Fate.NOT_DICOM)
     except Exception:  # noqa: S110  # must not hide the other files
         pass
     return Examined(Fate.EXAMINED, _CANNOT_READ, digits)

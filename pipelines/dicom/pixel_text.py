@@ -39,10 +39,7 @@ def without_text(content: bytes, shape: Shape, *, declared: bool) -> PixelData |
     glimpsed = None if declared else _glimpsed(checked)
     if glimpsed == ():
         return None
-    stored = checked.decode()
-    cleaned = clean(stored, thorough=declared)
-    if glimpsed and not cleaned.blanked:
-        cleaned = clean(stored, thorough=True)
+    cleaned = clean(checked.decode(), thorough=declared or bool(glimpsed))
     if cleaned.left:
         raise RefusedFileError(Reason.BURNED_IN, f"{cleaned.left} texts could not be blanked")
     if declared and not cleaned.blanked:

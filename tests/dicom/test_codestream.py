@@ -131,9 +131,12 @@ def test_segments_that_no_decoder_of_jpeg_2000_needs_become_comments(marker: int
 
 
 @pytest.mark.parametrize("marker", [0x50, 0x55, 0x5E, 0x5F])
-def test_a_list_of_numbers_in_a_jpeg_2000_header_that_is_text_is_refused(marker: int) -> None:
+@pytest.mark.parametrize(
+    "payload", [TEXT * 2, TEXT * 2 + bytes(600), b"a" * 20 + b"\0" + TEXT * 2], ids=["all", "first", "second"]
+)
+def test_a_list_of_numbers_in_a_jpeg_2000_header_that_holds_text_is_refused(marker: int, payload: bytes) -> None:
     with pytest.raises(RefusedFileError, match="text among"):
-        clean_jpeg2000(after(J2K, J2K.index(b"\xff\x52"), segment(marker, TEXT * 2)))
+        clean_jpeg2000(after(J2K, J2K.index(b"\xff\x52"), segment(marker, payload)))
 
 
 def test_what_follows_the_end_of_a_jpeg_2000_codestream_is_dropped() -> None:

@@ -317,6 +317,16 @@ def test_a_lookup_table_with_more_bits_than_it_declares_keeps_them() -> None:  #
 
 @pytest.mark.parametrize(
     "values",
+    [[*RISING[:8], RISING[7] - 2, *RISING[8:]], [*RISING, 0, 0, 0], [*FALLING, 0, 0]],
+    ids=["noise", "unused end", "falling"],
+)
+def test_a_lookup_table_may_be_noisy_and_end_in_zeros(values: list[int]) -> None:
+    kept = reread(VOILUTSequence=Sequence([table(values, 12)])).VOILUTSequence[0]
+    assert list(np.frombuffer(kept.LUTData, "<u2")) == values
+
+
+@pytest.mark.parametrize(
+    "values",
     [
         list(np.frombuffer(b"Mustermann^Erika 12.03.1950 Feldweg ", "<u2")),
         [*RISING, *np.frombuffer(b"ERIK", "<u2")],

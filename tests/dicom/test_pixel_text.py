@@ -151,8 +151,8 @@ def test_a_large_image_is_read_in_full_only_where_text_is_found(
     assert (done.blanked, len(calls)) == (blanked, blanked)
 
 
-def test_text_that_only_the_smaller_image_shows_is_looked_for_again_thoroughly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is seen at a lower resolution may be missed by the fast look at full size, and must not pass for that."""
+def test_text_that_the_smaller_image_shows_is_looked_for_thoroughly_at_full_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is seen at a lower resolution may be missed, or found in part, by the fast look at full size."""
     looks: list[bool] = []
 
     def missing(stored: Pixels, *, thorough: bool) -> Cleaned:
@@ -163,7 +163,7 @@ def test_text_that_only_the_smaller_image_shows_is_looked_for_again_thoroughly(m
     large = cv2.resize(image("ZEBRA CANARY"), None, fx=8, fy=8, interpolation=cv2.INTER_CUBIC)
     done = ingested(with_pixels(header(), large, JPEG2000Lossless), JPEG2000Lossless)
     assert done.blanked
-    assert looks == [False, True]
+    assert looks == [True]
 
 
 @pytest.mark.parametrize("mode", ["quarantine", "keep"])

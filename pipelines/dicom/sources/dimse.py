@@ -133,11 +133,11 @@ class DimseArchive:
         """Ask for an instance; the final status, None if the association ended before."""
         association = self._connected()
         if self._model == MOVE:
-            answers = association.send_c_move(keys, self._receive.ae_title, MOVE)
+            replies = association.send_c_move(keys, self._receive.ae_title, MOVE)
         else:
-            answers = association.send_c_get(keys, GET)
+            replies = association.send_c_get(keys, GET)
         final: int | None = None
-        for status, _ in answers:
+        for status, _ in replies:
             final = _status(status)
         return None if final in _PENDING else final
 

@@ -10,6 +10,9 @@ from datetime import date, timedelta
 from pipelines.config_sources import QuerySection
 from pipelines.dicom.vocabulary import squashed
 
+LONGEST_GAP_DAYS = 30
+"""So far back nights are made up for: an image that a server never delivers must not hold the window open for ever."""
+
 
 @dataclass(frozen=True)
 class Query:
@@ -37,10 +40,11 @@ class Query:
         return cls(names, section.body_parts, first, _date(section.date_to), section.last_days)
 
     def since(self, complete: date | None) -> Query:
-        """The same, with `last_days` counted from the day of the last run that brought everything: nights may be left out."""
+        """The same, with `last_days` counted from the last run that brought everything, `LONGEST_GAP_DAYS` back at most."""
         if self.last_days is None or self.first is None or complete is None:
             return self
-        return replace(self, first=min(self.first, complete - timedelta(days=self.last_days)))
+        made_up = max(complete - timedelta(days=self.last_days), self.first - timedelta(days=LONGEST_GAP_DAYS))
+        return replace(self, first=min(self.first, made_up))
 
     @property
     def dates(self) -> str:

@@ -188,6 +188,12 @@ def test_nights_that_were_left_out_are_made_up_for(data: DataSet) -> None:
     assert night(data, archive, 5).day == 3  # a clock that was set back
 
 
+def test_an_image_that_is_never_delivered_does_not_hold_the_window_open_for_ever() -> None:
+    query = Query.of(QuerySection(last_days=3), ("CR",), date(2026, 12, 31))
+    assert query.since(date(2026, 12, 20)).first == date(2026, 12, 17)
+    assert query.since(date(2026, 1, 5)).first == date(2026, 12, 28) - timedelta(days=30)
+
+
 @pytest.mark.parametrize("trouble", [{"broken": {"1.1.1"}}, {"falls_silent_after": 0}])
 def test_a_night_that_did_not_bring_all_does_not_count(data: DataSet, trouble: dict[str, Any]) -> None:
     night(data, FakeArchive({}), 10)
