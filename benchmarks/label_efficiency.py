@@ -49,11 +49,18 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "radt
 RECIPE = Recipe(224, "uint8", (0.5, 99.5))
 TASK = Task("binary", ("pneumonia",))
 TEST_PER_CLASS = 200
-EPOCHS = {16: 30, 32: 20, 64: 15, 128: 10, 400: 6}  # small sets get more passes, at a bounded cost
-BATCH = {16: 8, 32: 8, 64: 16, 128: 16, 400: 16}
+EPOCHS = {8: 30, 16: 30, 32: 20, 64: 15, 128: 10, 400: 6}  # small sets get more passes, at a bounded cost
+BATCH = {8: 8, 16: 8, 32: 8, 64: 16, 128: 16, 400: 16}
 JUDGED = 16  # training images that choose among the epochs
 COLUMNS = ("settings", "strategy", "size", "seed", "auroc", "epochs", "seconds")
 CPU = torch.device("cpu")
+# settings that came after the first rows were measured; as long as they do nothing, those rows still count
+LATER: dict[str, Any] = {"stochastic_depth": None, "label_smoothing": 0.0, "mixup": 0.0, "ema": None}
+LATER_IN_STRATEGY: dict[str, Any] = {
+    "rates": {},
+    **dict.fromkeys(("groups", "unfreeze_every", "classifier", "regularisation", "neighbours", "hidden", "rank", "anchor")),
+}
+APPLICABLE = [name for name in STRATEGIES if name != "lora"]  # which needs a transformer
 
 
 @dataclass(frozen=True)
@@ -69,7 +76,7 @@ class Cohort:
         return self.images[rows]
 
     def examples(self, rows: NDArray[np.int64]) -> Examples:
-        return Examples(self, np.zeros_like(rows), rows, self.labels[rows][:, None])
+        return Examples(self, np.zeros_like(rows), rows, self.labels[rows][:, None], self.patients[rows])
 
 
 def cohort() -> Cohort:
@@ -163,6 +170,9 @@ def measured(data: Cohort, strategy: str, size: int, seed: int) -> dict[str, Any
 def identity(strategy: str, size: int) -> str:
     """Of what decides a result, the code and the seed left out: rows of another identity are not counted."""
     settings = settings_for(strategy, size, 0).model_dump(mode="json")
+    for values, later in ((settings, LATER), (settings["strategy"], LATER_IN_STRATEGY)):
+        for name in [name for name, neutral in later.items() if values[name] == neutral]:
+            del values[name]
     rates = {"learning_rate": STRATEGIES[strategy].learning_rate, "batch_norm": STRATEGIES[strategy].batch_norm}
     recipe = {name: value for name, value in RECIPE.to_dict().items() if name in ("size", "depth", "percentiles")}
     return fingerprint({"settings": settings, "rates": rates, "recipe": recipe, "steps": STRATEGIES[strategy].least_steps})
@@ -174,13 +184,13 @@ def fingerprint(facts: dict[str, Any]) -> str:
 
 def results() -> pd.DataFrame:
     """The rows measured with today's settings."""
-    table = pd.read_csv(RESULTS) if RESULTS.is_file() else pd.DataFrame(columns=list(COLUMNS))
-    known = {identity(strategy, size) for strategy in STRATEGIES for size in EPOCHS}
+    table = pd.read_csv(RESULTS, dtype={"epochs": "Int64"}) if RESULTS.is_file() else pd.DataFrame(columns=list(COLUMNS))
+    known = {identity(strategy, size) for strategy in APPLICABLE for size in EPOCHS}
     return table[table["settings"].isin(known)]
 
 
 def keep(row: dict[str, Any]) -> None:
-    table = pd.read_csv(RESULTS) if RESULTS.is_file() else pd.DataFrame(columns=list(COLUMNS))
+    table = pd.read_csv(RESULTS, dtype={"epochs": "Int64"}) if RESULTS.is_file() else pd.DataFrame(columns=list(COLUMNS))
     table = pd.concat([table, pd.DataFrame([row])]) if len(table) else pd.DataFrame([row])
     table = table.sort_values(["strategy", "size", "seed"], kind="stable")
     files.write_text(RESULTS, table.to_csv(index=False))
@@ -211,7 +221,7 @@ def report(table: pd.DataFrame, threads: int) -> str:
         "| strategy | " + " | ".join(f"N = {size}" for size in sizes) + " |",
         "|---" * (len(sizes) + 1) + "|",
     ]
-    for strategy in STRATEGIES:
+    for strategy in [name for name in STRATEGIES if name in set(table["strategy"])]:
         cells = [cell(table[(table["strategy"] == strategy) & (table["size"] == size)]) for size in sizes]
         lines.append(f"| {strategy} | " + " | ".join(cells) + " |")
     lines += ["", "![AUROC over the number of training images](label_efficiency.svg)", "", *against_scratch(table), ""]
@@ -255,13 +265,12 @@ def draw(table: pd.DataFrame) -> None:
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
-    for number, strategy in enumerate(STRATEGIES):
+    shown = [name for name in STRATEGIES if name in set(table["strategy"])]
+    for number, strategy in enumerate(shown):
         rows = table[table["strategy"] == strategy]
-        if rows.empty:
-            continue
         sizes = np.array(sorted(rows["size"].unique()))
         means, lows, highs = np.array([interval(rows.loc[rows["size"] == size, "auroc"].tolist()) for size in sizes]).T
-        shifted = sizes * 1.02 ** (number - 1.5)
+        shifted = sizes * 1.02 ** (number - (len(shown) - 1) / 2)
         whiskers = np.nan_to_num([means - lows, np.minimum(highs, 1) - means])
         axes.errorbar(shifted, means, yerr=whiskers, marker="o", capsize=3, label=strategy)
     axes.set_xscale("log", base=2)
@@ -279,7 +288,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--sizes", type=int, nargs="+", default=list(EPOCHS), choices=list(EPOCHS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    parser.add_argument("--strategies", nargs="+", default=list(STRATEGIES), choices=list(STRATEGIES))
+    parser.add_argument("--strategies", nargs="+", default=APPLICABLE, choices=APPLICABLE)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)

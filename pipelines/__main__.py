@@ -33,6 +33,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+weights_app = typer.Typer(
+    help="Pretrained weights by passport: list them, add files of others, verify and fetch them.", no_args_is_help=True
+)
+app.add_typer(weights_app, name="weights")
+
 Workspace = Annotated[Path, typer.Option("--workspace", "-w", metavar="DIR", help="The workspace (default: here).")]
 Settings = Annotated[
     list[str], typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override a setting of params.yaml; repeatable.")
@@ -120,9 +125,44 @@ def split(workspace: Workspace = HERE, settings: Settings = NONE, as_json: AsJso
 
 
 @app.command()
+def audit_shortcuts(workspace: Workspace = HERE, settings: Settings = NONE, as_json: AsJson = False) -> None:
+    """How well border, shape, header, histogram and a blurred image tell the label, without seeing a finding."""
+    stage("audit_shortcuts", workspace, settings, as_json)
+
+
+@app.command()
+def rank(workspace: Workspace = HERE, settings: Settings = NONE, as_json: AsJson = False) -> None:
+    """Which network and weights suit the task best, by one pass over the images of each, before any training."""
+    stage("rank", workspace, settings, as_json)
+
+
+@app.command()
+def pretrain(workspace: Workspace = HERE, settings: Settings = NONE, as_json: AsJson = False) -> None:
+    """Learn from the radiographs without labels (`pretrain` in params.yaml), as a source of transfer for `train.weights`."""
+    stage("pretrain", workspace, settings, as_json)
+
+
+@app.command()
 def train(workspace: Workspace = HERE, settings: Settings = NONE, as_json: AsJson = False) -> None:
     """Fine-tune a pretrained network; goes on where an interrupted run stopped."""
     stage("train", workspace, settings, as_json)
+
+
+@app.command()
+def lr_find(
+    write: Annotated[bool, typer.Option("--write", help="Keep the suggestion in params.yaml, with its comments.")] = False,
+    workspace: Workspace = HERE,
+    settings: Settings = NONE,
+    as_json: AsJson = False,
+) -> None:
+    """Try learning rates on the train part, draw what the loss does (artifacts/lr_find.png), and suggest one."""
+    from pipelines import actions, console
+
+    summary = stage("lr_find", workspace, settings, as_json)
+    if write:
+        with ending(as_json):
+            actions.keep(Paths(workspace.resolve()), [summary.setting])
+            console.show(f"kept in params.yaml: {summary.setting}")
 
 
 @app.command()
@@ -254,6 +294,84 @@ def doctor(workspace: Workspace = HERE, settings: Settings = NONE, as_json: AsJs
         summary = examination.examine(Paths(workspace.resolve()), settings)
         show(summary, as_json)
     leave(summary.healthy)
+
+
+Network = Annotated[str | None, typer.Option("--backbone", metavar="NAME", help="The network, as train.backbone names it.")]
+Numbers = Annotated[str | None, typer.Option(metavar="A,B,…", help="Numbers with commas.", show_default=False)]
+
+
+@weights_app.command("list")
+def weights_list(backbone: Network = None, as_json: AsJson = False) -> None:
+    """Every passport: of published checkpoints, and of those in the weights folder."""
+    from pipelines.weights import cabinet
+
+    with ending(as_json):
+        show(cabinet.catalogue(backbone), as_json)
+
+
+@weights_app.command("verify")
+def weights_verify(
+    names: Annotated[list[str], typer.Argument(metavar="[NAME...]", help="Passports or sources (default: all here).")] = NONE,
+    as_json: AsJson = False,
+) -> None:
+    """Hold checkpoints against their passports: hash, names, golden activations, and the publisher's own network."""
+    from pipelines.weights import cabinet
+
+    with ending(as_json):
+        summary = cabinet.verify(names)
+        show(summary, as_json)
+    leave(summary.passed)
+
+
+@weights_app.command("fetch")
+def weights_fetch(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A passport, a source with --backbone, or timm:NAME.")],
+    backbone: Network = None,
+    as_json: AsJson = False,
+) -> None:
+    """Download a checkpoint into the weights folder, and verify it."""
+    from pipelines.weights import cabinet
+
+    with ending(as_json):
+        summary = cabinet.fetch(name, backbone)
+        show(summary, as_json)
+    leave(summary.passed)
+
+
+@weights_app.command("add")
+def weights_add(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="safetensors, a state dict, or the folder of a MONAI bundle.")],
+    backbone: Network = None,
+    name: Annotated[str | None, typer.Option(help="What train.weights will call it (default: the file's name).")] = None,
+    layout: Annotated[str | None, typer.Option(help="How its tensors are named (default: found out by trying).")] = None,
+    source: Annotated[str | None, typer.Option(help="Where it comes from, in one word.")] = None,
+    licence: Annotated[str | None, typer.Option(help="Its licence, with what limits its use.")] = None,
+    trained_on: Annotated[str | None, typer.Option(help="The images that it learned from.")] = None,
+    channels: Annotated[str | None, typer.Option(help="RGB, BGR or grey (one channel).")] = None,
+    input_range: Annotated[str | None, typer.Option(metavar="LOW,HIGH", help="Range of an image before mean and std.")] = None,
+    mean: Numbers = None,
+    std: Numbers = None,
+    input_size: Annotated[int | None, typer.Option(help="Rows and columns during training.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a passport for a checkpoint of others, once it is proven to fit, and copy it into the weights folder."""
+    from pipelines.weights import adding
+
+    with ending(as_json):
+        said = adding.Description(
+            backbone=backbone,
+            name=name,
+            layout=layout,
+            source=source,
+            licence=licence,
+            trained_on=trained_on,
+            channels=channels,
+            input_range=adding.numbers(input_range, "--input-range"),
+            mean=adding.numbers(mean, "--mean"),
+            std=adding.numbers(std, "--std"),
+            input_size=input_size,
+        )
+        show(adding.add(path, said), as_json)
 
 
 def stage(name: str, workspace: Path, settings: list[str], as_json: bool, *arguments: Any) -> Any:

@@ -22,7 +22,7 @@ from pipelines.config_sources import (
     ReceiveSection,
     TlsSection,
 )
-from pipelines.config_types import Fraction, Section
+from pipelines.config_types import Fraction, Rate, Section
 from pipelines.errors import ConfigurationError
 from pipelines.records import Task
 
@@ -158,18 +158,65 @@ class SplitSection(Section):
         return self
 
 
-class StrategySection(Section):
-    """how to transfer"""
+class AuditShortcutsSection(Section):
+    """what the label can be told from without seeing a finding"""
 
-    name: Literal["feature_extraction", "differential", "full", "scratch"] = Field(
-        "differential", description="feature_extraction, differential, full or scratch"
+    alarm_above: Fraction = Field(
+        0.55, description="alarm where a shortcut that cannot see findings surely has an AUROC above this (0.5 is chance)"
+    )
+    bootstrap: int = Field(1000, ge=100, le=100000, description="patient-level bootstrap resamples for the 95% intervals")
+    seed: int = Field(17, ge=0, description="seed of the bootstrap and of the cross-fitting")
+
+
+class StrategySection(Section):
+    """how to transfer; null takes the strategy's default, and a strategy refuses what it has no use for"""
+
+    name: Literal[
+        "recommended",
+        "feature_extraction",
+        "head_only",
+        "last_groups",
+        "gradual",
+        "lp_ft",
+        "full",
+        "differential",
+        "auto_rgn",
+        "lora",
+        "l2_sp",
+        "scratch",
+    ] = Field(
+        "differential",
+        description="recommended (by the size of the data), feature_extraction, head_only, last_groups, gradual, lp_ft, full, "
+        "differential, auto_rgn, lora, l2_sp or scratch",
     )
     learning_rate: float | None = Field(None, gt=0, le=10, description="rate of the head; null takes the strategy's default")
     decay: float = Field(
-        0.3, gt=0, le=1, description="differential: each group's rate is this times the next one's, from head to stem"
+        0.3,
+        gt=0,
+        le=1,
+        description="differential, last_groups, gradual: each group's rate is this times the next one's, from head to stem",
     )
+    rates: dict[str, Rate] = Field(
+        {}, description="rates of single layer groups, e.g. {stem: 0, stage4: 0.0001}; the others keep the strategy's"
+    )
+    groups: int | None = Field(None, ge=1, le=100, description="last_groups: how many layer groups learn besides the head (1)")
+    unfreeze_every: int | None = Field(None, ge=1, le=1000, description="gradual: epochs until the next layer group learns (1)")
+    classifier: Literal["linear", "logistic_regression", "linear_svm", "knn", "mlp"] | None = Field(
+        None,
+        description="feature_extraction: linear (trained in steps), logistic_regression, linear_svm, knn or mlp; "
+        "lp_ft: logistic_regression or linear_svm",
+    )
+    regularisation: float | None = Field(
+        None, gt=0, description="logistic_regression, linear_svm: strength; null chooses by cross-validation over patients"
+    )
+    neighbours: int | None = Field(None, ge=1, le=1000, description="knn: how many vote; null chooses likewise")
+    hidden: int | None = Field(None, ge=1, le=8192, description="mlp: units of the hidden layer (128)")
+    rank: int | None = Field(None, ge=1, le=512, description="lora: rank of the adapters (8)")
+    anchor: float | None = Field(None, gt=0, le=1000, description="L2-SP: pull towards the source weights; l2_sp takes 0.1")
     warmup_epochs: float = Field(1.0, ge=0, description="epochs of linear warm-up; then a cosine to zero")
-    batch_norm: Literal["frozen", "trained"] | None = Field(None, description="null takes the strategy's default")
+    batch_norm: Literal["frozen", "adaptive", "trained"] | None = Field(
+        None, description="frozen, adaptive (statistics of the training images, scale and shift as loaded) or trained"
+    )
 
 
 class AugmentSection(Section):
@@ -196,14 +243,24 @@ class TrainSection(Section):
     """transfer learning"""
 
     backbone: str = Field(
-        "resnet18", description="resnet18, resnet50, densenet121, efficientnet_b0, mobilenet_v2 or resnet10 (small)"
+        "resnet18", description="resnet18, densenet121, vit_b16, … (README), or timm:NAME for any encoder of timm's"
     )
-    weights: str = Field("imagenet", description="imagenet, or the name of a weight passport; strategy scratch uses none")
+    weights: str = Field(
+        "imagenet", description="imagenet, radimagenet, medical, or the name of a weight passport; strategy scratch uses none"
+    )
     seed: int = Field(17, ge=0, description="same seed, same machine: same weights to the bit on CPU")
     epochs: int = Field(20, ge=1, le=10000, description="most epochs")
     batch_size: int = Field(32, ge=2, le=65536, description="images per step")
     weight_decay: float = Field(0.01, ge=0, le=1, description="AdamW weight decay")
     dropout: float = Field(0.2, ge=0, lt=1, description="dropout before the head")
+    stochastic_depth: float | None = Field(
+        None, ge=0, lt=1, description="largest chance that a block is skipped, where the network has it; null keeps its own"
+    )
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="how much of each label is spread over the alternatives")
+    mixup: float = Field(0.0, ge=0, le=10, description="alpha of the Beta distribution that mixes pairs of images; 0: none")
+    ema: float | None = Field(
+        None, gt=0, lt=1, description="decay of the running average of the weights, which is judged and kept; null: none"
+    )
     class_weighting: Literal["none", "balanced"] = Field("balanced", description="none, or balanced by training prevalence")
     patience: int = Field(6, ge=1, description="epochs without a better validation AUROC (ties: lower loss) before stopping")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto takes bf16 on GPUs that have it, else fp32")
@@ -211,6 +268,37 @@ class TrainSection(Section):
     strategy: StrategySection = StrategySection()
     augment: AugmentSection = AugmentSection()
     operating_point: OperatingPointSection = OperatingPointSection()
+
+
+class RankSection(Section):
+    """networks and weights compared before training (`radtransfer rank`)"""
+
+    candidates: tuple[str, ...] = Field(
+        (), description="BACKBONE@WEIGHTS, e.g. [resnet18@imagenet, vit_b16@imagenet]; [] takes every one whose weights are here"
+    )
+    max_images: int = Field(2000, ge=20, description="most images of the train part that are looked at; whole patients")
+    batch_size: int = Field(32, ge=1, le=65536, description="images per step")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="auto takes cuda, then mps, then cpu")
+    bootstrap: int = Field(1000, ge=100, le=100000, description="patient-level resamples for the 95% intervals")
+    seed: int = Field(17, ge=0, description="seed of the choice of images and of the bootstrap")
+
+
+class PretrainSection(Section):
+    """learning from radiographs without labels (`radtransfer pretrain`)"""
+
+    name: str = Field("ssl", pattern=r"^[\w][\w+-]*$", description="name of the weights that come of it, for train.weights")
+    backbone: str | None = Field(None, description="null takes that of train")
+    weights: str = Field("imagenet", description="what to start from: imagenet, the name of a weight passport, or scratch")
+    method: Literal["simclr", "vicreg", "barlow_twins"] = Field("simclr", description="simclr, vicreg or barlow_twins")
+    seed: int = Field(17, ge=0, description="same seed, same machine: same weights to the bit on CPU")
+    epochs: int = Field(50, ge=1, le=10000, description="passes over the images")
+    batch_size: int = Field(64, ge=4, le=65536, description="images per step; each is told apart from the others of its batch")
+    learning_rate: float = Field(3e-4, gt=0, le=10, description="AdamW rate after warm-up; then a cosine to zero")
+    warmup_epochs: float = Field(1.0, ge=0, description="epochs of linear warm-up")
+    weight_decay: float = Field(1e-4, ge=0, le=1, description="AdamW weight decay")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto takes bf16 on GPUs that have it, else fp32")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="auto takes cuda, then mps, then cpu")
+    views: AugmentSection = AugmentSection(rotate_degrees=15, shift=0.2, scale=0.4, brightness=0.3, contrast=0.5)
 
 
 class EvaluateSection(Section):
@@ -237,6 +325,9 @@ class Config(Section):
     prepare: PrepareSection = PrepareSection()
     check: CheckSection = CheckSection()
     split: SplitSection = SplitSection()
+    audit_shortcuts: AuditShortcutsSection = AuditShortcutsSection()
+    rank: RankSection = RankSection()
+    pretrain: PretrainSection = PretrainSection()
     train: TrainSection = TrainSection()
     evaluate: EvaluateSection = EvaluateSection()
     registration: RegisterSection = Field(RegisterSection(), alias="register")
@@ -248,6 +339,13 @@ class Policy(Section):
     min_auroc_lower_bound: Fraction = Field(0.7, description="lower end of the 95% interval of the test AUROC (macro mean)")
     max_ece: Fraction = Field(0.15, description="expected calibration error on the test part")
     min_test_patients: int = Field(20, ge=1, description="patients in the test part; with fewer an interval says little")
+    min_gain_over_shortcuts: float | None = Field(
+        0.01,
+        ge=-1,
+        le=1,
+        description="lower end of the 95% interval of the test AUROC minus that of the best shortcut; null waives it",
+    )
+    refuse_shortcut_alarm: bool = Field(False, description="a shortcut that cannot see findings but knows the label is a veto")
     require_quality: bool = Field(True, description="every `error` expectation passed")
     require_no_leakage: bool = Field(True, description="the leakage certificate is clean and is that of this split")
 

@@ -33,5 +33,6 @@ def _ae_title(text: str) -> str:
 
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Rate = Annotated[float, Field(ge=0, le=10)]
 Day = Annotated[int, BeforeValidator(_day)]
 AeTitle = Annotated[str, AfterValidator(_ae_title)]

@@ -20,6 +20,9 @@ class Evidence:
         leakage_clean: whether the leakage certificate found nothing that spans two parts.
         certified_split: SHA-256 of the split that the certificate is about.
         split: SHA-256 of the split in use.
+        shortcut: the best shortcut on the test part; None where none could be judged.
+        shortcut_gain_low: lower end of the 95% interval of the test AUROC minus that of the best shortcut, mean over the outputs.
+        shortcut_alarms: the shortcuts that cannot see findings but know the label, in words, or `none`.
     """
 
     auroc_low: float | None
@@ -29,6 +32,9 @@ class Evidence:
     leakage_clean: bool
     certified_split: str
     split: str
+    shortcut: str | None
+    shortcut_gain_low: float | None
+    shortcut_alarms: str
 
 
 @dataclass(frozen=True)
@@ -73,12 +79,33 @@ def _leakage(policy: Policy, evidence: Evidence) -> tuple[bool, str]:
     return _unless_waived(policy.require_no_leakage, clean, f"leakage certificate: {found}")
 
 
+def _shortcuts(policy: Policy, evidence: Evidence) -> tuple[bool, str]:
+    least, low = policy.min_gain_over_shortcuts, evidence.shortcut_gain_low
+    rival = f"the best shortcut ({evidence.shortcut})" if evidence.shortcut else "the best shortcut"
+    words = f"lower end of the 95% interval of the test AUROC minus that of {rival}: "
+    if least is None:
+        return True, f"{words}got {_number(low)} (not required by the policy)"
+    passed = low is not None and low >= least
+    doubt = "" if passed else "; what the model knows, a shortcut may know too"
+    return passed, f"{words}expected at least {least:g}, got {_number(low)}{doubt}"
+
+
+def _alarm(policy: Policy, evidence: Evidence) -> tuple[bool, str]:
+    quiet = evidence.shortcut_alarms == "none"
+    found = "no shortcut that cannot see findings knows the label"
+    if not quiet:
+        found = f"the label can be told without seeing a finding, by {evidence.shortcut_alarms}"
+    return _unless_waived(policy.refuse_shortcut_alarm, quiet, f"shortcut alarm: {found}")
+
+
 GATES: dict[str, Callable[[Policy, Evidence], tuple[bool, str]]] = {
     "auroc": _discrimination,
     "ece": _calibration,
     "size": _size,
     "quality": _quality,
     "leakage": _leakage,
+    "shortcuts": _shortcuts,
+    "shortcut_alarm": _alarm,
 }
 
 

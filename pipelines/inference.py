@@ -6,7 +6,7 @@ A model is `model.safetensors` and `model.json`; neither is code, and nothing el
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from pipelines import files
 from pipelines.errors import WeightsError
 from pipelines.imaging.radiograph import Recipe
 from pipelines.imaging.workers import Outcome, prepare_if_readable
-from pipelines.models import backbones
+from pipelines.models import backbones, heads
 from pipelines.models.backbones import Network
 from pipelines.models.device import choose_device
 from pipelines.models.passports import LoadReport, Passport
@@ -52,6 +52,7 @@ class ModelCard:
         seed: of the training.
         training: counts of images, epochs, the best epoch and its validation AUROC, and the SHA-256 of the split.
         sha256: of model.safetensors.
+        head: its kind and size (`models.heads.describe`); linear in the cards that do not say.
     """
 
     backbone: str
@@ -66,6 +67,7 @@ class ModelCard:
     thresholds: Mapping[str, float]
     training: Mapping[str, Any]
     sha256: str = ""
+    head: Mapping[str, Any] = field(default_factory=lambda: heads.LINEAR)
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -73,6 +75,7 @@ class ModelCard:
             "architecture": {
                 "backbone": self.backbone,
                 "dropout": self.dropout,
+                "head": dict(self.head),
                 "normalisation": {"mean": list(self.normalisation.mean), "std": list(self.normalisation.std)},
             },
             "task": {**asdict(self.task), "outputs": list(self.task.outputs)},
@@ -117,6 +120,7 @@ class ModelCard:
             thresholds=values["thresholds"],
             training=values["training"],
             sha256=values["sha256"],
+            head=architecture.get("head", heads.LINEAR),
         )
 
 
@@ -145,9 +149,11 @@ class Model:
             card.backbone, outputs=len(card.task.outputs), dropout=card.dropout, normalisation=card.normalisation
         )
         try:
+            network.head = heads.build(card.head, network.width, len(card.task.outputs), card.dropout)
             network.load_state_dict(safetensors.torch.load_file(weights))
-        except RuntimeError as error:
-            raise WeightsError(f"{WEIGHTS}: does not fit a {card.backbone} with {len(card.task.outputs)} outputs") from error
+        except (RuntimeError, KeyError) as error:
+            expected = f"a {card.backbone} with {len(card.task.outputs)} outputs, {card.head.get('kind')} head"
+            raise WeightsError(f"{WEIGHTS}: does not fit {expected}") from error
         chosen = choose_device(device)
         return cls(card, place(network, chosen).eval(), chosen)
 

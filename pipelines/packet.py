@@ -15,6 +15,7 @@ from pipelines.metrics.evaluation import METRICS, Evaluation, OutputEvaluation
 from pipelines.metrics.intervals import LEVEL, Interval
 from pipelines.metrics.subgroups import FEWEST, Subgroup
 from pipelines.metrics.thresholds import spelled
+from pipelines.quality.shortcut_comparison import Comparison
 from pipelines.records import PARTS, Task
 
 if TYPE_CHECKING:
@@ -81,13 +82,14 @@ class Packet:
         card: what model.json says.
         evaluation: of the test part.
         subgroups: for each output, the rows of its table.
-        figures: SVG by name (`roc`, `precision_recall`, `reliability`, `confusion`).
+        figures: SVG by name (`roc`, `precision_recall`, `reliability`, `confusion`, `shortcuts`).
         false_positives: the worst, worst first.
         false_negatives: the worst, worst first.
         cohort: the index of prepared images, with `part` (None for an image in no part) and `y_NAME` for each output.
         ingest: what data/flow.json says, or None.
         quality: what artifacts/quality/result.json says.
         leakage: the leakage certificate.
+        shortcuts: the shortcut audit, and what the model knows beyond each shortcut.
         history: one row per epoch of the training.
         resamples: bootstrap resamples behind the intervals.
         commit: of the code or workspace, if known.
@@ -104,10 +106,25 @@ class Packet:
     ingest: Mapping[str, Any] | None
     quality: Mapping[str, Any]
     leakage: Mapping[str, Any]
+    shortcuts: Comparison
     history: pd.DataFrame
     resamples: int
     commit: str | None = None
     data_hash: str | None = None
+
+
+@dataclass(frozen=True)
+class ShortcutRow:
+    """One line of the table of shortcuts: means over the outputs, and by output the AUROC over all patients and the alarm."""
+
+    title: str
+    sees: str
+    blind: bool
+    alarm: bool
+    everyone: Interval
+    test: Interval
+    gain: Interval
+    outputs: Mapping[str, tuple[Interval, bool]]
 
 
 @dataclass(frozen=True)
@@ -131,8 +148,9 @@ def render(packet: Packet) -> str:
         loader=PackageLoader("pipelines", ""), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters.update(count=_count, metric=_metric, ends=_ends, percent=_percent, reason=_reason)
-    environment.filters.update(spelled=spelled, data_uri=data_uri)
+    environment.filters.update(spelled=spelled, data_uri=data_uri, signed=_signed, signed_ends=_signed_ends)
     outputs = packet.card.task.outputs
+    rows = _shortcuts(packet.shortcuts)
     counted = flow(packet.cohort, outputs, packet.ingest)
     return environment.get_template("packet.html.j2").render(
         packet=packet,
@@ -150,6 +168,11 @@ def render(packet: Packet) -> str:
         people=_people(packet.cohort),
         cautions=_cautions(packet, counted),
         rule=_rule(packet.card),
+        shortcuts=rows,
+        alarmed=_alarmed(packet.shortcuts),
+        best=rows.get(packet.shortcuts.best()),
+        gain=packet.shortcuts.gain(),
+        gains={output: packet.shortcuts.gain(output) for output in outputs},
         failed=[item for item in packet.quality["expectations"] if not item["passed"]],
         phantom=is_phantom(packet.card),
         sparks=_sparks(packet.history, int(packet.card.training["best_epoch"])),
@@ -184,6 +207,14 @@ def _cautions(packet: Packet, counted: Flow) -> list[str]:
         )
     if packet.cohort.loc[packet.cohort["part"].notna(), "site"].nunique() < 2:
         said.append("All images come from one site. Performance elsewhere is unknown.")
+    if alarmed := _alarmed(packet.shortcuts):
+        said.append(
+            f"Shortcut alarm: in these data the label can be told without seeing a finding, by {alarmed}. The model may have "
+            "learned that instead, and would then fail where images are acquired or chosen otherwise. See Shortcuts."
+        )
+    if unproven := [output.name for output in outputs if not (packet.shortcuts.gain(output.name).low or 0) > 0]:
+        of = "" if len(outputs) == 1 else f" of {', '.join(unproven)}"
+        said.append(f"It is not shown that the model knows more{of} than the best shortcut does. See Shortcuts.")
     near = packet.leakage["checks"].get("near_duplicate_pairs_across_parts", 0)
     if near:
         said.append(f"{near} pairs of near-duplicate images lie in different parts of the split; the test may flatter.")
@@ -227,6 +258,32 @@ def _sparks(history: pd.DataFrame, best_epoch: int) -> list[Spark]:
     return [_spark(title, history["epoch"].tolist(), history[name].tolist(), best_epoch) for name, title in titles.items()]
 
 
+def _shortcuts(beyond: Comparison) -> dict[str | None, ShortcutRow]:
+    return {
+        name: ShortcutRow(
+            title=found["title"],
+            sees=found["sees"],
+            blind=found["blind"],
+            alarm=found["macro"]["alarm"],
+            everyone=Interval(**found["macro"]["everyone"]),
+            test=Interval(**found["macro"]["test"]),
+            gain=beyond.gains[name].macro,
+            outputs={
+                output: (Interval(*(known["everyone"][end] for end in ("value", "low", "high"))), known["alarm"])
+                for output, known in found["outputs"].items()
+            },
+        )
+        for name, found in beyond.audit["shortcuts"].items()
+    }
+
+
+def _alarmed(beyond: Comparison) -> str:
+    """The shortcuts that raised the alarm, in words; with their outputs where the model has several."""
+    one = all(len(found["outputs"]) == 1 for found in beyond.audit["shortcuts"].values())
+    titles = {name: beyond.audit["shortcuts"][name]["title"].lower() for name in beyond.alarms}
+    return ", ".join(titles[name] if one else f"{titles[name]} ({', '.join(outputs)})" for name, outputs in beyond.alarms.items())
+
+
 def _spark(title: str, epochs: list[int], values: list[float], best_epoch: int) -> Spark:
     low, high = min(values), max(values)
     steps, span = max(len(epochs) - 1, 1), (high - low) or 1.0
@@ -248,6 +305,21 @@ def _ends(interval: Interval, name: str) -> str:
     if name in FRACTIONS:
         return f"{100 * interval.low:.1f}–{interval.high:.1%}"
     return f"{interval.low:.3f}–{interval.high:.3f}"
+
+
+def _signed(interval: Interval) -> str:
+    """A difference with its sign."""
+    return NOTHING if interval.value is None else _with_sign(interval.value)
+
+
+def _signed_ends(interval: Interval) -> str:
+    if interval.low is None or interval.high is None:
+        return "" if interval.value is None else NOTHING
+    return f"{_with_sign(interval.low)} to {_with_sign(interval.high)}"
+
+
+def _with_sign(value: float) -> str:
+    return f"{value:+.3f}".replace("-", "−")
 
 
 def _percent(fraction: float) -> str:

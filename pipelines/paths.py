@@ -77,6 +77,11 @@ class Paths:
         return self.workspace / "artifacts"
 
     @property
+    def lr_find(self) -> Path:
+        """The picture of the last range test of the learning rate; not an output of any stage."""
+        return self.artifacts / "lr_find.png"
+
+    @property
     def ingest_summary(self) -> Path:
         """Counts of the latest ingest: what came in, what was set aside and why (no identified data)."""
         return self.artifacts / "ingest.json"
@@ -109,6 +114,21 @@ class Paths:
     def leakage(self) -> Path:
         """The leakage certificate."""
         return self.artifacts / "leakage.json"
+
+    @property
+    def shortcuts(self) -> Path:
+        """What the shortcut audit found."""
+        return self.artifacts / "shortcuts" / "shortcuts.json"
+
+    @property
+    def shortcut_scores(self) -> Path:
+        """What each shortcut says of the images of the test part."""
+        return self.artifacts / "shortcuts" / "scores.parquet"
+
+    @property
+    def ranking(self) -> Path:
+        """Networks and weights compared before training, with the features of each; not an output of any stage."""
+        return self.artifacts / "ranking"
 
     @property
     def model(self) -> Path:

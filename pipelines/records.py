@@ -134,6 +134,9 @@ class Task:
 #
 # predictions.parquet (validation and test) holds "image", "patient", "part", then for each output NAME: "p_NAME", the
 # probability, and "y_NAME", the label (0, 1 or NaN).
+#
+# shortcuts/scores.parquet (test) holds "image", "patient", then for each shortcut and output "SHORTCUT/OUTPUT", what the
+# shortcut says (log odds), or NaN where it could not learn.
 
 
 def probability_column(output: str) -> str:
@@ -142,3 +145,7 @@ def probability_column(output: str) -> str:
 
 def label_column(output: str) -> str:
     return f"y_{output}"
+
+
+def shortcut_column(shortcut: str, output: str) -> str:
+    return f"{shortcut}/{output}"

@@ -184,7 +184,7 @@ def pipeline_text(*, sources: bool = False) -> str:
 def _stage(stage: Stage, sources: bool) -> dict[str, Any]:
     params: list[Any] = [stage.name, *stage.params]
     entry: dict[str, Any] = {
-        "cmd": f"radtransfer {stage.name}",
+        "cmd": f"radtransfer {stage.command}",
         "deps": [*stage.deps, *(stage.code if sources else ())],
         "params": params if sources else [*params, {"code.json": [stage.name]}],
         "outs": [{out: {"persist": True}} if stage.keep else out for out in stage.outs],

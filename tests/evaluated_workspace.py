@@ -21,6 +21,7 @@ from pipelines.models.provenance import Normalisation
 from pipelines.paths import Paths
 from pipelines.quality.leakage import certify, split_sha256
 from pipelines.records import INDEX, PARTS, SPLIT, Task
+from pipelines.stages import audit_shortcuts
 from pipelines.transfer.strategies import plan
 
 SIZE = 32
@@ -48,8 +49,8 @@ PASSPORT = Passport(
 
 def make(folder: Path, kind: str = "binary", passport: Passport | None = PASSPORT) -> tuple[Config, Paths]:
     """Everything that `evaluate` reads."""
-    evaluate = {"bootstrap": 100, "bins": 5, "worst": 3}
-    settings = config.validate(Config, {"task": TASKS[kind], "train": {"device": "cpu"}, "evaluate": evaluate}, "tests")
+    sections = {"audit_shortcuts": {"bootstrap": 100}, "evaluate": {"bootstrap": 100, "bins": 5, "worst": 3}}
+    settings = config.validate(Config, {"task": TASKS[kind], "train": {"device": "cpu"}, **sections}, "tests")
     paths, task = Paths(folder), settings.task.declared()
     index, labels = _index(paths), _labels(task)
     split = index[index["left_out"].isna()].iloc[:IMAGES]
@@ -64,6 +65,7 @@ def make(folder: Path, kind: str = "binary", passport: Passport | None = PASSPOR
     history = "epoch,train_loss,validation_loss,validation_auroc,learning_rate_head\n1,0.7,0.69,0.6,0.001\n2,0.5,0.6,0.8,0.001\n"
     files.write_text(paths.model / "history.csv", history)
     model.write(paths.model)
+    audit_shortcuts.run(settings, paths)
     return settings, paths
 
 

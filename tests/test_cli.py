@@ -15,7 +15,7 @@ from pipelines.errors import QualityError, RadtransferError
 from pipelines.paths import Paths
 
 COMMANDS = (
-    *("init", "ingest", "prepare", "check", "split", "train", "evaluate", "register"),
+    *("init", "ingest", "prepare", "check", "split", "audit-shortcuts", "train", "lr-find", "evaluate", "register"),
     *("receive", "predict", "run", "schedule", "ui", "demo", "doctor"),
 )
 runner = CliRunner()
@@ -57,7 +57,7 @@ def test_the_version_is_printed() -> None:
     assert invoke("--version") == (0, "radtransfer 0.1.0\n", "")
 
 
-@pytest.mark.parametrize("command", ["prepare", "check", "split", "train", "evaluate", "register"])
+@pytest.mark.parametrize("command", ["prepare", "check", "split", "audit-shortcuts", "train", "evaluate", "register"])
 def test_a_folder_that_is_no_workspace_ends_with_2(command: str, tmp_path: Path) -> None:
     code, out, err = invoke(command, "--workspace", tmp_path)
     assert code == 2
@@ -65,7 +65,7 @@ def test_a_folder_that_is_no_workspace_ends_with_2(command: str, tmp_path: Path)
     assert "found no params.yaml" in err
 
 
-@pytest.mark.parametrize("command", ["prepare", "check", "split", "train", "evaluate", "register"])
+@pytest.mark.parametrize("command", ["prepare", "check", "split", "audit-shortcuts", "train", "evaluate", "register"])
 def test_a_stage_whose_input_is_missing_ends_with_1_and_names_the_one_before(command: str, empty: Path) -> None:
     code, out, err = invoke(command, "--workspace", empty, "--set", "task.targets=[opacity]", "--json")
     assert code == 1, err

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pydicom
 import pytest
 
-from pipelines import config, demo, versioning, workspace
+from pipelines import config, demo, files, versioning, workspace
 from pipelines.paths import Paths
 from pipelines.phantom import cohort as phantom
 from pipelines.phantom.cohort import Cohort
+from pipelines.stages import audit_shortcuts
 
 pytestmark = pytest.mark.timeout(1200)  # the first test waits for the whole job
 
@@ -125,6 +128,37 @@ def test_metrics_and_plots_are_declared(work: Work) -> None:
     page = (work.paths.workspace / "plots" / "index.html").read_text()
     assert all(title in page for title in ("loss", "roc", "precision_recall", "reliability", "confusion"))
     work.call("rm", "-r", "plots")
+
+
+def bright_marker(index: pd.DataFrame, images: np.ndarray, positive: np.ndarray) -> None:
+    images[index.loc[positive, "row"], 1:5, 5:10] = 255
+
+
+def own_site(index: pd.DataFrame, images: np.ndarray, positive: np.ndarray) -> None:
+    index.loc[positive, "site"] = "the-hospital-that-is-sent-the-ill"
+
+
+@pytest.mark.parametrize(("plant", "sees"), [(bright_marker, "border"), (own_site, "equipment")])
+def test_the_phantoms_carry_no_shortcut_until_one_is_planted(
+    work: Work, plant: Callable[[pd.DataFrame, np.ndarray, np.ndarray], None], sees: str, tmp_path: Path
+) -> None:
+    found = json.loads(work.paths.shortcuts.read_text())
+    assert not found["alarm"], found
+    assert found["shortcuts"]["thumbnail"]["macro"]["everyone"]["low"] > 0.55, "disease itself shows in a blurred image"
+    planted = Paths(tmp_path)
+    shutil.copytree(work.paths.prepared, planted.prepared)
+    shutil.copyfile(work.paths.split, planted.split)
+    labels = pd.read_parquet(work.paths.labels)
+    index = pd.read_parquet(work.paths.index)
+    ill = index["image"].isin(labels.loc[labels[phantom.TARGET] == 1, "image"]) & (index["shard"] >= 0)
+    for number, shard in enumerate(sorted(planted.prepared.glob("shard-*.npy"))):
+        images = np.load(shard)
+        plant(index, images, (ill & (index["shard"] == number)).to_numpy())
+        np.save(shard, images)
+    files.write_table(planted.index, index)
+    files.write_table(planted.labels, labels)
+    summary = audit_shortcuts.run(config.load(work.paths.params, ["audit_shortcuts.bootstrap=300"]), planted)
+    assert set(summary.alarms) == {sees, "surroundings"}
 
 
 def test_another_strategy_reruns_train_and_evaluate_only(work: Work) -> None:

@@ -10,8 +10,18 @@ from pipelines.config import Policy
 from pipelines.gates import GATES, Evidence, evaluate
 
 GOOD = Evidence(
-    auroc_low=0.82, ece=0.06, test_patients=40, quality_passed=True, leakage_clean=True, certified_split="a" * 64, split="a" * 64
+    auroc_low=0.82,
+    ece=0.06,
+    test_patients=40,
+    quality_passed=True,
+    leakage_clean=True,
+    certified_split="a" * 64,
+    split="a" * 64,
+    shortcut="thumbnail",
+    shortcut_gain_low=0.05,
+    shortcut_alarms="none",
 )
+VETO = Policy(refuse_shortcut_alarm=True)
 
 
 def refused(policy: Policy, evidence: Evidence) -> dict[str, str]:
@@ -35,27 +45,36 @@ def test_good_evidence_passes_every_gate_of_the_table() -> None:
         ({"quality_passed": False}, "quality", "an expectation of severity error failed"),
         ({"leakage_clean": False}, "leakage", "span two parts"),
         ({"split": "b" * 64}, "leakage", "about split aaaaaaaaaaaa, in use is bbbbbbbbbbbb"),
+        (
+            {"shortcut_gain_low": 0.009},
+            "shortcuts",
+            "the best shortcut (thumbnail): expected at least 0.01, got 0.009; what the model knows, a shortcut may know too",
+        ),
+        ({"shortcut_gain_low": None, "shortcut": None}, "shortcuts", "the best shortcut: expected at least 0.01, got nothing"),
+        ({"shortcut_alarms": "border (opacity)"}, "shortcut_alarm", "without seeing a finding, by border (opacity)"),
     ],
 )
 def test_each_gate_says_no_alone_and_says_why(change: dict[str, object], gate: str, reason: str) -> None:
-    answer = refused(Policy(), replace(GOOD, **change))  # type: ignore[arg-type]
+    answer = refused(VETO, replace(GOOD, **change))  # type: ignore[arg-type]
     assert list(answer) == [gate]
     assert reason in answer[gate]
 
 
 def test_a_value_on_the_bound_passes() -> None:
-    assert refused(Policy(min_auroc_lower_bound=0.82, max_ece=0.06), GOOD) == {}
+    assert refused(Policy(min_auroc_lower_bound=0.82, max_ece=0.06, min_gain_over_shortcuts=0.05), GOOD) == {}
 
 
 def test_a_gate_that_the_policy_waives_passes_and_says_so() -> None:
-    bad = replace(GOOD, quality_passed=False, leakage_clean=False)
-    policy = Policy(require_quality=False, require_no_leakage=False)
+    bad = replace(GOOD, quality_passed=False, leakage_clean=False, shortcut_gain_low=-0.1, shortcut_alarms="shape (opacity)")
+    policy = Policy(require_quality=False, require_no_leakage=False, min_gain_over_shortcuts=None)
     assert refused(policy, bad) == {}
     words = {verdict.gate: verdict.words for verdict in evaluate(policy, bad)}
     assert "an expectation of severity error failed (not required by the policy)" in words["quality"]
     assert "span two parts (not required by the policy)" in words["leakage"]
+    assert "got -0.1 (not required by the policy)" in words["shortcuts"]
+    assert "by shape (opacity) (not required by the policy)" in words["shortcut_alarm"]
 
 
 def test_every_reason_against_a_model_is_given_at_once() -> None:
-    worst = Evidence(None, None, test_patients=0, quality_passed=False, leakage_clean=False, certified_split="a", split="b")
-    assert list(refused(Policy(), worst)) == list(GATES)
+    worst = Evidence(None, None, 0, False, False, "a", "b", None, None, "border (opacity)")
+    assert list(refused(VETO, worst)) == list(GATES)

@@ -18,7 +18,7 @@ from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 from pipelines.errors import MissingInputError, WeightsError
 from pipelines.imaging.radiograph import Recipe, prepare, read
 from pipelines.inference import Model, ModelCard
-from pipelines.models import backbones
+from pipelines.models import backbones, heads
 from pipelines.models.passports import LoadReport, Passport
 from pipelines.models.provenance import Normalisation
 from pipelines.records import Task
@@ -200,4 +200,35 @@ def test_a_spoiled_model_is_refused(spoil: Callable[[Path], object], message: st
     make_model().write(tmp_path)
     spoil(tmp_path)
     with pytest.raises(WeightsError, match=message):
+        Model.load(tmp_path, "cpu")
+
+
+def test_a_card_of_before_heads_had_kinds_is_read_as_linear(tmp_path: Path) -> None:
+    written = make_model().write(tmp_path)
+    edit(lambda card: card["architecture"].pop("head"), tmp_path)
+    images = np.zeros((2, 48, 48), np.uint8)
+    loaded = Model.load(tmp_path, "cpu")
+    assert loaded.card.head == {"kind": "linear"}
+    assert np.allclose(loaded.probabilities(images), written.probabilities(images), atol=1e-6)
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.kind)
+def test_a_model_of_neighbours_answers_the_same_once_it_is_loaded(task: Task, tmp_path: Path) -> None:
+    model, outputs = make_model(task), len(task.outputs)
+    labels = torch.eye(outputs).repeat(3, 1) if task.kind == "multiclass" else torch.arange(6 * outputs).view(6, -1) % 2.0
+    if task.kind == "multilabel":
+        labels[0, 1] = float("nan")
+    head = heads.Neighbours(len(labels), 128, outputs, neighbours=3, exclusive=task.kind == "multiclass")
+    model.network.head = head.remember(torch.rand(len(labels), 128, generator=torch.Generator().manual_seed(2)), labels)
+    model = replace(model, card=replace(model.card, head=heads.describe(head))).write(tmp_path)
+    images = np.random.default_rng(0).integers(0, 255, (3, 48, 48)).astype(np.uint8)
+    loaded = Model.load(tmp_path, "cpu")
+    assert np.allclose(loaded.probabilities(images), model.probabilities(images), atol=1e-6)
+    assert np.isfinite(loaded.probabilities(images)).all()
+
+
+def test_a_head_of_an_unknown_kind_is_refused(tmp_path: Path) -> None:
+    make_model().write(tmp_path)
+    edit(lambda card: card["architecture"]["head"].update(kind="forest"), tmp_path)
+    with pytest.raises(WeightsError, match="head: expected linear, mlp or knn, got 'forest'"):
         Model.load(tmp_path, "cpu")

@@ -33,7 +33,7 @@ LAYERS = (
     ("inference", "transfer", "training", "quality", "gates", "versioning"),
     ("packet", "model_card", "tracking_store", "tracking"),
     ("stages",),
-    ("workspace", "services", "doctor", "actions", "demo"),
+    ("workspace", "services", "doctor", "actions", "demo", "weights"),
     ("__main__",),
 )
 SEAMS = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -11,6 +12,8 @@ import evaluated_workspace
 import pytest
 
 from pipelines import packet
+from pipelines.metrics.intervals import Interval
+from pipelines.metrics.paired import Gain
 from pipelines.packet import Packet
 from pipelines.stages import evaluate
 
@@ -190,3 +193,39 @@ def test_a_failed_verdict_is_plain_to_see(facts: dict[str, Packet]) -> None:
 
 def test_the_template_lies_in_the_package() -> None:
     assert (Path(packet.__file__).parent / "packet.html.j2").is_file()
+
+
+@pytest.mark.parametrize("kind", evaluated_workspace.TASKS)
+def test_every_shortcut_stands_next_to_the_model_with_the_definition_of_the_alarm(facts: dict[str, Packet], kind: str) -> None:
+    page, beyond = Page(packet.render(facts[kind])), facts[kind].shortcuts
+    for name, found in beyond.audit["shortcuts"].items():
+        assert f"{found['title']} {found['sees']}" in page.words
+        assert f"{found['macro']['everyone']['value']:.3f}" in page.words
+        assert f"{beyond.gains[name].macro.value:+.3f}".replace("-", "−") in page.words
+    assert packet.data_uri(facts[kind].figures["shortcuts"], "image/svg+xml") in page.sources
+    assert f"an AUROC surely above 0.55: the lower end of its interval, widened for {beyond.audit['looks']} looks" in page.words
+    assert "No alarm. No shortcut that cannot see findings is known to tell the label." in page.words
+    assert "no shortcut alarm" in page.words
+
+
+def test_a_shortcut_alarm_is_among_the_first_things_said(facts: dict[str, Packet]) -> None:
+    beyond = facts["binary"].shortcuts
+    audit = json.loads(json.dumps(beyond.audit))
+    audit["shortcuts"]["shape"]["macro"]["alarm"] = audit["shortcuts"]["shape"]["outputs"]["opacity"]["alarm"] = True
+    words = Page(packet.render(replace(facts["binary"], shortcuts=replace(beyond, audit=audit)))).words
+    start, alarm = words.index("Read with care"), "in these data the label can be told without seeing a finding, by shape."
+    assert start < words.index(alarm) < words.index("Performance on the test part")
+    assert "Alarm. In these data the label can be told without seeing a finding, by shape." in words
+    assert "No alarm." not in words
+
+
+def test_a_model_that_is_no_better_than_a_shortcut_is_said_to_be_so(facts: dict[str, Packet]) -> None:
+    beyond = facts["binary"].shortcuts
+    words = {}
+    for low, high in ((-0.01, 0.05), (0.02, 0.08)):
+        gain = Gain(Interval(0.03, low, high), {"opacity": Interval(0.03, low, high)})
+        told = replace(beyond, gains=dict.fromkeys(beyond.gains, gain))
+        words[low] = " ".join(Page(packet.render(replace(facts["binary"], shortcuts=told))).words.split())
+    assert "It is not shown that the model knows more than the best shortcut does." in words[-0.01]
+    assert "+0.030 −0.010 to +0.050 : it is not shown that the model knows more than a shortcut" in words[-0.01]
+    assert "t is not shown" not in words[0.02]

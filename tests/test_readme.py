@@ -10,6 +10,7 @@ import typer
 
 from pipelines import __main__, config
 from pipelines.models.backbones import BACKBONES
+from pipelines.quality.shortcuts import SHORTCUTS
 from pipelines.transfer.strategies import STRATEGIES
 
 
@@ -34,6 +35,12 @@ def test_every_strategy_has_its_row_with_its_rate(readme: str) -> None:
     for name, strategy in STRATEGIES.items():
         row = next(line for line in readme.splitlines() if line.startswith(f"| `{name}`"))
         assert f"{strategy.learning_rate:g}" in row
+
+
+def test_every_shortcut_has_its_row_and_is_called_blind_or_coarse(readme: str) -> None:
+    for name, shortcut in SHORTCUTS.items():
+        row = next(line for line in readme.splitlines() if line.startswith(f"| `{name}` |"))
+        assert row.endswith("| blind |" if shortcut.blind else "| coarse |")
 
 
 def test_every_backbone_is_named(readme: str) -> None:

@@ -56,7 +56,8 @@ def test_dvc_reads_the_pipeline_in_the_order_of_the_table(made: Paths) -> None:
     listed = versioning.call(made.workspace, "dvc", "stage", "list", "--name-only").split()
     assert listed == [stage.name for stage in STAGES]
     graph = versioning.call(made.workspace, "dvc", "dag", "--dot")
-    for before, after in (("prepare", "check"), ("check", "split"), ("split", "train"), ("train", "evaluate")):
+    order = [("prepare", "check"), ("check", "split"), ("split", "train"), ("train", "evaluate")]
+    for before, after in (*order, ("split", "audit_shortcuts"), ("audit_shortcuts", "evaluate")):
         assert f'"{before}" -> "{after}"' in graph
 
 
@@ -68,7 +69,7 @@ def test_every_stage_is_a_command_a_module_and_a_section(repository: Path) -> No
     pipeline = yaml.safe_load((repository / "dvc.yaml").read_text())
     for stage in STAGES:
         entry = pipeline["stages"][stage.name]
-        assert entry["cmd"] == f"radtransfer {stage.name}"
+        assert entry["cmd"] == f"radtransfer {stage.name.replace('_', '-')}"
         assert stage.name in entry["params"]
         assert (repository / "pipelines" / "stages" / f"{stage.name}.py").is_file()
 

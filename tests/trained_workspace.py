@@ -70,6 +70,7 @@ def make(
     write_model(paths.model)
     write(paths.model / "history.csv", "epoch,train_loss,validation_loss,validation_auroc\n1,0.7,0.6,0.75\n2,0.5,,0.85\n")
     write_metrics(paths, auroc_low)
+    write(paths.shortcuts, json.dumps({"alarm": True}))
     write(paths.packet, "<html>the packet</html>")
     write(paths.evaluation / "figures" / "roc.svg", "<svg/>")
     write(paths.data_docs, "<html>the Data Docs</html>")
@@ -130,6 +131,13 @@ def write_metrics(paths: Paths, auroc_low: float | None) -> None:
         "patients": 29,
         "macro": metrics,
         "outputs": {"opacity": output},
+        "shortcuts": {
+            "alarm": True,
+            "alarms": "border (opacity)",
+            "best": "thumbnail",
+            "auroc": interval(0.7),
+            "gain": interval(0.2),
+        },
         "model_sha256": files.sha256(paths.model / "model.safetensors"),
     }
     write(paths.metrics, json.dumps(measured))

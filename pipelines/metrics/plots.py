@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import matplotlib
@@ -74,10 +75,15 @@ class Drawn:
 
 def draw(drawn: Drawn) -> dict[str, bytes]:
     """Every figure as PNG and SVG: the content of `roc.png`, `roc.svg`, `precision_recall.png` and so on."""
+    return printed({name: partial(picture, drawn) for name, picture in FIGURES.items()})
+
+
+def printed(pictures: Mapping[str, Callable[[], Figure]]) -> dict[str, bytes]:
+    """Each picture, drawn in the one style, as PNG and SVG: the content of `NAME.png` and `NAME.svg`."""
     content: dict[str, bytes] = {}
     with matplotlib.rc_context(_STYLE):
-        for name, picture in FIGURES.items():
-            figure = picture(drawn)
+        for name, picture in pictures.items():
+            figure = picture()
             FigureCanvasAgg(figure)
             for suffix, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
                 stream = io.BytesIO()

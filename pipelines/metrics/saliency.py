@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -10,17 +10,27 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+AsMaps = Callable[[Tensor, tuple[int, int]], Tensor]
 
-def grad_cam(network: nn.Module, layer: nn.Module, images: Tensor, output: int) -> NDArray[np.float32]:
+
+def _are_maps(output: Tensor, _shape: tuple[int, int]) -> Tensor:
+    return output
+
+
+def grad_cam(
+    network: nn.Module, layer: nn.Module, images: Tensor, output: int, as_maps: AsMaps = _are_maps
+) -> NDArray[np.float32]:
     """Maps of what speaks for one output: the feature channels weighted by their mean gradient, what is below 0 left out.
 
     The gradient stops at the feature map, so no parameter gathers one; modes and hooks are as before afterwards.
 
     Args:
         network: gives logits (images, outputs).
-        layer: the module of the network that puts out its last feature map (images, channels, rows, columns).
+        layer: the module of the network that puts out its last feature map (images, channels, rows, columns), or something
+            of which `as_maps` makes one, such as a transformer's tokens.
         images: (images, 1, rows, columns), float, 0…1, on the network's device.
         output: the position of the output.
+        as_maps: brings what the layer puts out for images of so many rows and columns, and its gradient, into that shape.
 
     Returns:
         Array (images, rows, columns), 0…1, each map scaled to its own maximum; all 0 where nothing speaks for the output.
@@ -38,7 +48,9 @@ def grad_cam(network: nn.Module, layer: nn.Module, images: Tensor, output: int) 
         finally:
             handle.remove()
         (gradient,) = torch.autograd.grad(logits[:, output].sum(), maps[0])
-    evidence = (maps[0].detach() * gradient.mean(dim=(2, 3), keepdim=True)).sum(dim=1, keepdim=True).relu().float()
+    rows, columns = images.shape[-2:]
+    seen, pull = (as_maps(tensor, (rows, columns)) for tensor in (maps[0].detach(), gradient))
+    evidence = (seen * pull.mean(dim=(2, 3), keepdim=True)).sum(dim=1, keepdim=True).relu().float()
     full = nn.functional.interpolate(evidence, size=images.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
     scaled = full / full.amax(dim=(1, 2), keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
     result: NDArray[np.float32] = scaled.cpu().numpy()

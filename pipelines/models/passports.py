@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import http.client
-import io
 import json
 import math
-import pickle
 import urllib.request
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines import files
 from pipelines.errors import WeightsError
+from pipelines.models.checkpoints import listed, read, tensors
 from pipelines.models.keymaps import KEY_MAPS, KeyMap
-from pipelines.models.provenance import FORMAT, PASSPORTS, Normalisation, Passport
+from pipelines.models.proof import LoadReport, check_output, matched
+from pipelines.models.provenance import FORMAT, Normalisation, Passport
+from pipelines.models.published import PASSPORTS
 from pipelines.paths import weights_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from pipelines.models.backbones import Network
+    from pipelines.models.network import Network
 
 __all__ = [
     "KEY_MAPS",
@@ -33,14 +34,15 @@ __all__ = [
     "LoadReport",
     "Normalisation",
     "Passport",
+    "beside",
+    "fetch_file",
     "find",
     "load",
+    "load_state",
     "save_backbone",
 ]
 
 TIMEOUT_SECONDS = 10
-GOLDEN_TOLERANCE = 0.01
-LISTED = 8
 
 
 @dataclass(frozen=True)
@@ -49,23 +51,6 @@ class Found:
 
     passport: Passport
     path: Path
-
-
-@dataclass(frozen=True)
-class LoadReport:
-    """What loading did.
-
-    Attributes:
-        matched: tensors of the backbone that were filled.
-        missing: tensors of the backbone that the file doesn't hold: only batch norm's counters, which nothing reads.
-        left_over: tensors of the file that were left out on purpose: its classifier.
-        sha256: of the file, in full.
-    """
-
-    matched: int
-    missing: tuple[str, ...]
-    left_over: tuple[str, ...]
-    sha256: str
 
 
 def find(weights: str, backbone: str, *, download: bool = True) -> Found:
@@ -78,7 +63,7 @@ def find(weights: str, backbone: str, *, download: bool = True) -> Found:
         WeightsError: no passport answers, or no file of one is there and it cannot be downloaded.
     """
     folder = weights_folder()
-    passports = [passport for passport in (*PASSPORTS, *_beside(folder, weights)) if weights in (passport.name, passport.source)]
+    passports = [passport for passport in (*PASSPORTS, *beside(folder, weights)) if weights in (passport.name, passport.source)]
     fitting = [passport for passport in passports if passport.backbone == backbone]
     if not fitting:
         raise WeightsError(_unknown(weights, backbone, passports, folder))
@@ -99,6 +84,15 @@ def load(network: Network, found: Found) -> LoadReport:
             normalisation, tensors missing, of another shape or unexplained, another stride, other golden features.
     """
     passport, path = found.passport, found.path
+    content = read(path)
+    sha256 = hashlib.sha256(content).hexdigest()
+    if not sha256.startswith(passport.sha256):
+        raise WeightsError(_altered(path, passport, sha256))
+    return load_state(network, passport, lambda: tensors(content, path, passport.within), sha256)
+
+
+def load_state(network: Network, passport: Passport, read_tensors: Callable[[], dict[str, Tensor]], sha256: str) -> LoadReport:
+    """As `load`, of tensors that `read_tensors` gives once the passport is known to be this network's."""
     if passport.backbone != network.name:
         raise WeightsError(f"passport {passport.name}: expected backbone {network.name}, got {passport.backbone}")
     if not _near(network.normalisation, passport.normalisation):
@@ -106,13 +100,9 @@ def load(network: Network, found: Found) -> LoadReport:
             f"passport {passport.name}: expected {passport.normalisation}, the network has {network.normalisation}; "
             "build it with the passport's normalisation"
         )
-    content = _read(path)
-    sha256 = hashlib.sha256(content).hexdigest()
-    if not sha256.startswith(passport.sha256):
-        raise WeightsError(_altered(path, passport, sha256))
-    state, report = _matched(network, _tensors(content, path), passport, sha256)
+    state, report = matched(network, read_tensors(), passport, sha256)
     network.trunk.load_state_dict(state, strict=False)
-    _check_output(network, passport)
+    check_output(network, passport)
     return report
 
 
@@ -156,6 +146,7 @@ def save_backbone(
         licence=licence,
         key_map="radtransfer",
         trained_on=trained_on,
+        channels="RGB" if len(network.normalisation.mean) == 3 else "grey",
         mean=network.normalisation.mean,
         std=network.normalisation.std,
         input_size=input_size,
@@ -170,7 +161,7 @@ def save_backbone(
     return Found(passport, path)
 
 
-def _beside(folder: Path, weights: str) -> Iterator[Passport]:
+def beside(folder: Path, weights: str) -> Iterator[Passport]:
     """The passports of the checkpoints in `folder`; one that is not valid matters only where `weights` names it."""
     for path in sorted(folder.glob("*.json")):
         try:
@@ -188,86 +179,30 @@ def _beside(folder: Path, weights: str) -> Iterator[Passport]:
 
 def _downloaded(passport: Passport, folder: Path, remedy: str) -> Found:
     """Download the file of `passport`; it takes its place only with the right hash."""
-    path, url = folder / passport.file, str(passport.url)
+
+    def check(sha256: str) -> None:
+        if not sha256.startswith(passport.sha256):
+            raise WeightsError(_altered(folder / passport.file, passport, sha256))
+
+    fetch_file(str(passport.url), folder / passport.file, remedy, check)
+    return Found(passport, folder / passport.file)
+
+
+def fetch_file(url: str, path: Path, remedy: str, check: Callable[[str], None] | None = None) -> None:
+    """Fetch `url` (https) to `path`, where it appears in whole, once `check` has let its SHA-256 pass.
+
+    Raises:
+        WeightsError: it cannot be downloaded; `remedy` says what else to do.
+    """
     try:
         with files.replacing(path) as temporary:
             with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as response, temporary.open("wb") as stream:  # noqa: S310 (https)
                 while block := response.read(1 << 20):
                     stream.write(block)
-            sha256 = files.sha256(temporary)
-            if not sha256.startswith(passport.sha256):
-                raise WeightsError(_altered(path, passport, sha256))
+            if check:
+                check(files.sha256(temporary))
     except (OSError, http.client.HTTPException) as error:
         raise WeightsError(f"{url}: cannot be downloaded ({error}); {remedy}") from error
-    return Found(passport, path)
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise WeightsError(f"{path}: expected a checkpoint, cannot read it: {error.strerror}") from error
-
-
-def _tensors(content: bytes, path: Path) -> dict[str, Tensor]:
-    """Names and tensors of a checkpoint, read without running anything that it holds."""
-    import safetensors
-    import safetensors.torch
-    import torch
-
-    try:
-        if path.suffix == ".safetensors":
-            return safetensors.torch.load(content)
-        values = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except (safetensors.SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise WeightsError(f"{path}: expected safetensors, or a state dict that torch.save wrote: {error}") from error
-    if not isinstance(values, dict) or not all(isinstance(value, torch.Tensor) for value in values.values()):
-        what = f"keys {_listed(map(str, values))}" if isinstance(values, dict) else type(values).__name__
-        raise WeightsError(f"{path}: expected names and tensors, got {what}; save the state dict alone")
-    return values
-
-
-def _matched(
-    network: Network, source: dict[str, Tensor], passport: Passport, sha256: str
-) -> tuple[dict[str, Tensor], LoadReport]:
-    """The tensors of `source` by the backbone's names; every one of the backbone's, and no other."""
-    wanted = network.trunk.state_dict()
-    dropped = tuple(key for key in source if passport.keys.drops(key))
-    renamed = {key: passport.keys.rename(key) for key in source if key not in dropped}
-    state = {name: source[key] for key, name in renamed.items() if name in wanted}
-    missing = [name for name in wanted if name not in state]
-    shapes = [
-        f"{name} {tuple(tensor.shape)} for {tuple(wanted[name].shape)}"
-        for name, tensor in state.items()
-        if tensor.shape != wanted[name].shape
-    ]
-    unexplained = [key for key, name in renamed.items() if source[key] is not state.get(name)]
-    needed = [name for name in missing if not name.endswith(".num_batches_tracked")]
-    if needed or shapes or unexplained:
-        raise WeightsError(
-            f"passport {passport.name}: {passport.file} does not fit {network.name} by key map {_map_name(passport)}: "
-            f"missing {_listed(needed)}; of another shape {_listed(shapes)}; left over {_listed(unexplained)}; "
-            f"dropped on purpose {_listed(dropped)}"
-        )
-    return state, LoadReport(len(state), tuple(missing), dropped, sha256)
-
-
-def _check_output(network: Network, passport: Passport) -> None:
-    """Names and shapes can all fit a network that computes something else; its output tells."""
-    probe = network.probe()
-    if probe.reduction != passport.reduction:
-        raise WeightsError(
-            f"passport {passport.name}: expected a network that shrinks an image {passport.reduction} times, "
-            f"{network.name} shrinks it {probe.reduction} times; a stride or a pooling differs from the publisher's"
-        )
-    scale = max((abs(value) for value in passport.golden), default=math.inf)
-    expected = passport.golden or probe.fingerprint
-    differences = [abs(a - b) for a, b in zip(expected, probe.fingerprint, strict=True)]
-    if not all(difference <= GOLDEN_TOLERANCE * scale for difference in differences):
-        raise WeightsError(
-            f"passport {passport.name}: expected golden features {_rounded(expected)}, "
-            f"got {_rounded(probe.fingerprint)}; a layer of {network.name} differs from the publisher's"
-        )
 
 
 def _near(one: Normalisation, other: Normalisation) -> bool:
@@ -276,9 +211,9 @@ def _near(one: Normalisation, other: Normalisation) -> bool:
 
 
 def _unknown(weights: str, backbone: str, passports: list[Passport], folder: Path) -> str:
-    known = [passport for passport in (*PASSPORTS, *_beside(folder, weights)) if passport.backbone == backbone]
-    names = _listed(dict.fromkeys(name for passport in known for name in (passport.source, passport.name)))
-    others = f"; it fits {_listed(dict.fromkeys(passport.backbone for passport in passports))}" if passports else ""
+    known = [passport for passport in (*PASSPORTS, *beside(folder, weights)) if passport.backbone == backbone]
+    names = listed(dict.fromkeys(name for passport in known for name in (passport.source, passport.name)))
+    others = f"; it fits {listed(dict.fromkeys(passport.backbone for passport in passports))}" if passports else ""
     foreign = folder / f"{weights}.json"
     unread = f"; {foreign} is there, but its format is not {FORMAT}" if foreign.is_file() and not passports else ""
     return (
@@ -301,18 +236,3 @@ def _altered(path: Path, passport: Passport, sha256: str) -> str:
         f"{path}: expected SHA-256 {passport.sha256}, got {sha256}; the file is altered or incomplete: "
         "delete it, and download or copy it again"
     )
-
-
-def _map_name(passport: Passport) -> str:
-    return passport.key_map if isinstance(passport.key_map, str) else "of its own"
-
-
-def _rounded(values: tuple[float, ...]) -> str:
-    return "(" + ", ".join(f"{value:.4g}" for value in values) + ")"
-
-
-def _listed(names: Iterable[str]) -> str:
-    """The first names, and how many more there are."""
-    names = list(names)
-    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
-    return ", ".join(names[:LISTED]) + more if names else "none"

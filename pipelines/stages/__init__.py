@@ -14,7 +14,7 @@ class Stage:
     """One stage of the reproducible pipeline; every path is relative to the workspace.
 
     Attributes:
-        name: the module under `pipelines.stages`, the command `radtransfer NAME`, and the section of params.yaml.
+        name: the module under `pipelines.stages` and the section of params.yaml.
         deps: files and folders read.
         params: sections of params.yaml read, besides its own.
         code: sources under the package that decide the result.
@@ -30,6 +30,11 @@ class Stage:
     params: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ()
     keep: bool = False
+
+    @property
+    def command(self) -> str:
+        """What follows `radtransfer`: the name, as one writes it on the command line."""
+        return self.name.replace("_", "-")
 
 
 STAGES = (
@@ -58,6 +63,22 @@ STAGES = (
             "pipelines/quality/leakage.py",
         ),
         outs=("artifacts/split.parquet", "artifacts/leakage.json"),
+    ),
+    Stage(
+        "audit_shortcuts",
+        deps=("artifacts/prepared", "data/labels.parquet", "artifacts/split.parquet"),
+        params=("task",),
+        code=(
+            "pipelines/stages/audit_shortcuts.py",
+            "pipelines/quality/shortcuts.py",
+            "pipelines/quality/shortcut_audit.py",
+            "pipelines/quality/leakage.py",
+            "pipelines/metrics/evaluation.py",
+            "pipelines/metrics/intervals.py",
+            "pipelines/metrics/discrimination.py",
+            "pipelines/imaging/resample.py",
+        ),
+        outs=("artifacts/shortcuts/shortcuts.json", "artifacts/shortcuts/scores.parquet"),
     ),
     Stage(
         "train",
@@ -93,6 +114,8 @@ STAGES = (
             "artifacts/split.parquet",
             "artifacts/leakage.json",
             "artifacts/quality/result.json",
+            "artifacts/shortcuts/scores.parquet",
+            "artifacts/shortcuts/shortcuts.json",
         ),
         params=("task",),
         code=(
@@ -100,6 +123,8 @@ STAGES = (
             "pipelines/metrics",
             "pipelines/inference.py",
             "pipelines/quality/leakage.py",
+            "pipelines/quality/shortcuts.py",
+            "pipelines/quality/shortcut_comparison.py",
             "pipelines/packet.py",
             "pipelines/packet.html.j2",
         ),

@@ -22,14 +22,17 @@ from pipelines.config import Config, EvaluateSection
 from pipelines.errors import MissingInputError
 from pipelines.imaging.store import ArrayStore
 from pipelines.inference import Model
-from pipelines.metrics import curves, plots
+from pipelines.metrics import curves, forest, plots
 from pipelines.metrics.evaluation import METRICS, Evaluation, evaluate
+from pipelines.metrics.intervals import Interval
 from pipelines.metrics.mistakes import Mistake, worst
 from pipelines.metrics.saliency import grad_cam, overlay
 from pipelines.metrics.subgroups import UNKNOWN, Subgroup, attributes, subgroups
 from pipelines.metrics.thresholds import spelled
 from pipelines.paths import Paths
+from pipelines.quality import shortcut_comparison
 from pipelines.quality.leakage import split_sha256
+from pipelines.quality.shortcut_comparison import Comparison
 from pipelines.records import Task, label_column, probability_column
 from pipelines.training.batches import as_tensor, scaled
 
@@ -43,6 +46,7 @@ class EvaluateSummary:
 
     Attributes:
         macro: for each metric the value and the ends of its 95% interval, mean over the outputs; None where undefined.
+        shortcuts: the best shortcut, what the model knows beyond it, and which shortcuts raised the alarm.
         metrics: the file of all metrics, relative to the workspace; likewise `packet` and `figures`.
     """
 
@@ -50,6 +54,7 @@ class EvaluateSummary:
     patients: int
     macro: dict[str, dict[str, float | None]]
     thresholds: dict[str, float]
+    shortcuts: dict[str, Any]
     false_positives: int
     false_negatives: int
     metrics: str
@@ -70,8 +75,16 @@ class EvaluateSummary:
             f"{escape(text.getvalue().rstrip())}\n"
             f"positive from (chosen on validation): {thresholds}; "
             f"{self.false_positives:,} false positives, {self.false_negatives:,} false negatives\n"
+            f"{self._next_to_shortcuts()}\n"
             f"review packet: [bold]{escape(self.packet)}[/bold]"
         )
+
+    def _next_to_shortcuts(self) -> str:
+        best, gain = self.shortcuts["best"], self.shortcuts["gain"]
+        ends = "" if gain["low"] is None else f" ({gain['low']:+.3f} to {gain['high']:+.3f})"
+        said = f"AUROC beyond the best shortcut, {best}: {gain['value']:+.3f}{ends}" if best else "no shortcut could be judged"
+        alarm = f"; [red]shortcut alarm[/red]: {escape(self.shortcuts['alarms'])}" if self.shortcuts["alarm"] else ""
+        return said + alarm
 
 
 @dataclass(frozen=True)
@@ -105,15 +118,22 @@ def run(config: Config, paths: Paths, commit: str | None = None) -> EvaluateSumm
         )
     store = ArrayStore(paths.prepared)
     _require_its_own(model, store, paths)
+    audit, said = shortcut_comparison.read(paths, str(model.card.training["split_sha256"]))
     cohort = _cohort(paths, task)
     test = _predicted(model, store, cohort, task)
     thresholds = [model.card.thresholds[name] for name in task.outputs]
     found = _measured(test, task, thresholds, settings)
     tables = curves.tables(task, test.labels, test.scores, test.called, settings.bins)
-    figures = plots.draw(_drawn(task, test, found, tables))
+    beyond = shortcut_comparison.compare(
+        *(audit, said, test.rows, test.labels, test.scores),
+        outputs=task.outputs,
+        resamples=settings.bootstrap,
+        seed=settings.seed,
+    )
+    figures = {**plots.draw(_drawn(task, test, found, tables)), **_shortcuts_drawn(beyond, found)}
     mistakes = worst(test.labels, test.scores, thresholds, settings.worst)
     _write(paths, task, test, found, tables, figures)
-    files.write_json(paths.metrics, {**found.to_dict(), "model_sha256": model.card.sha256})
+    files.write_json(paths.metrics, {**found.to_dict(), "shortcuts": beyond.to_dict(), "model_sha256": model.card.sha256})
     facts = packet.Packet(
         card=model.card,
         evaluation=found,
@@ -125,13 +145,14 @@ def run(config: Config, paths: Paths, commit: str | None = None) -> EvaluateSumm
         ingest=files.read_json(paths.flow, made_by="ingest") if paths.flow.is_file() else None,
         quality=files.read_json(paths.quality_result, made_by="check"),
         leakage=files.read_json(paths.leakage, made_by="split"),
+        shortcuts=beyond,
         history=pd.read_csv(paths.model / "history.csv"),
         resamples=settings.bootstrap,
         commit=commit,
         data_hash=versioning.data_hash(paths),
     )
     files.write_text(paths.packet, packet.render(facts))
-    return _summary(paths, test, found)
+    return _summary(paths, test, found, beyond)
 
 
 def _require_its_own(model: Model, store: ArrayStore, paths: Paths) -> None:
@@ -220,6 +241,20 @@ def _drawn(task: Task, test: _Test, found: Evaluation, tables: curves.Tables) ->
     )
 
 
+def _shortcuts_drawn(beyond: Comparison, found: Evaluation) -> dict[str, bytes]:
+    rows = [
+        forest.Row(
+            title=shortcut["title"],
+            blind=shortcut["blind"],
+            alarm=shortcut["macro"]["alarm"],
+            everyone=Interval(**shortcut["macro"]["everyone"]),
+            test=shortcut["macro"]["test"]["value"],
+        )
+        for shortcut in beyond.audit["shortcuts"].values()
+    ]
+    return forest.draw(rows, found.macro["auroc"], beyond.audit["alarm_above"])
+
+
 def _write(paths: Paths, task: Task, test: _Test, found: Evaluation, tables: curves.Tables, figures: dict[str, bytes]) -> None:
     columns: dict[str, Any] = {name: test.rows[name].to_numpy() for name in ("image", "patient", "part")}
     for k, name in enumerate(task.outputs):
@@ -258,7 +293,7 @@ def _case(
     row = test.rows.iloc[mistake.row]
     stored = store.take(np.array([row["shard"]]), np.array([row["row"]]))
     tensor = scaled(as_tensor(stored).to(model.device))
-    evidence = _fitted(grad_cam(model.network, model.network.saliency_layer, tensor, mistake.output)[0])
+    evidence = _fitted(grad_cam(model.network, model.network.saliency_layer, tensor, mistake.output, model.network.maps)[0])
     image = _fitted(tensor[0, 0].to(torch.float32).cpu().numpy())
     gray = np.rint(255 * image).astype(np.uint8)
     facts = [groups[attribute][mistake.row] for attribute in ("View", "Sex", "Age", "Site")]
@@ -287,7 +322,7 @@ def _png(image: NDArray[np.uint8]) -> bytes:
     return bytes(cv2.imencode(".png", np.ascontiguousarray(image), [cv2.IMWRITE_PNG_COMPRESSION, 9])[1])
 
 
-def _summary(paths: Paths, test: _Test, found: Evaluation) -> EvaluateSummary:
+def _summary(paths: Paths, test: _Test, found: Evaluation, beyond: Comparison) -> EvaluateSummary:
     def place(path: Any) -> str:
         return str(path.relative_to(paths.workspace).as_posix())
 
@@ -296,6 +331,7 @@ def _summary(paths: Paths, test: _Test, found: Evaluation) -> EvaluateSummary:
         patients=found.patients,
         macro={name: value.to_dict() for name, value in found.macro.items()},
         thresholds={output.name: output.threshold for output in found.outputs},
+        shortcuts=beyond.to_dict(),
         false_positives=int(((test.labels == 0) & test.called).sum()),
         false_negatives=int(((test.labels == 1) & ~test.called).sum()),
         metrics=place(paths.metrics),

@@ -128,6 +128,11 @@ def _findings(paths: Paths) -> _Findings:
         raise MissingInputError(
             "metrics.json: expected the metrics of this model, got those of another; run `radtransfer evaluate`"
         )
+    if "shortcuts" not in metrics:
+        raise MissingInputError(
+            "metrics.json: expected the comparison with shortcuts, found none; run `radtransfer audit-shortcuts` and "
+            "`radtransfer evaluate`"
+        )
     certificate = files.read_json(paths.leakage, made_by="split")
     quality = files.read_json(paths.quality_result, made_by="check")
     split = leakage.split_sha256(files.read_table(paths.split, made_by="split"))
@@ -144,6 +149,9 @@ def _findings(paths: Paths) -> _Findings:
         leakage_clean=certificate["clean"],
         certified_split=certificate["split_sha256"],
         split=split,
+        shortcut=metrics["shortcuts"]["best"],
+        shortcut_gain_low=metrics["shortcuts"]["gain"]["low"],
+        shortcut_alarms=metrics["shortcuts"]["alarms"],
     )
     policy = load_policy(paths.policy)
     verdicts = gates.evaluate(policy, evidence)
@@ -232,7 +240,7 @@ def _without_places(config: Config) -> Config:
 def _attach(paths: Paths, config: Config, folder: Path) -> None:
     """Gather the files that go with the run; one that an optional step did not write is left out."""
     (folder / "params.yaml").write_text(render(config))
-    for file in (paths.lock, paths.data_dvc, paths.policy, paths.metrics, paths.leakage, paths.packet):
+    for file in (paths.lock, paths.data_dvc, paths.policy, paths.metrics, paths.leakage, paths.shortcuts, paths.packet):
         if file.is_file():
             shutil.copyfile(file, folder / file.name)
     shutil.copytree(paths.data_docs.parent, folder / "data_docs")
@@ -251,6 +259,9 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 def _metrics(metrics: Mapping[str, Any]) -> Iterator[tuple[str, float | None]]:
     """`auroc`, `auroc_low`, `auroc_high`, … for the mean over the outputs, and the same as `NAME/auroc`, … for each."""
     yield from (("test_images", metrics["images"]), ("test_patients", metrics["patients"]))
+    for name in ("auroc", "gain"):
+        interval = metrics["shortcuts"][name]
+        yield from ((f"shortcut_{name}{end}", interval[key]) for end, key in (("", "value"), ("_low", "low"), ("_high", "high")))
     for prefix, group in (("", metrics["macro"]), *((f"{name}/", group) for name, group in metrics["outputs"].items())):
         for name, value in group.items():
             if isinstance(value, Mapping):

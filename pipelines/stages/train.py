@@ -17,27 +17,26 @@ from rich.table import Table
 
 from pipelines import __version__, console, files
 from pipelines.config import Config, TrainSection
-from pipelines.errors import ConfigurationError, TrainingError
-from pipelines.imaging.radiograph import Recipe
-from pipelines.imaging.store import ArrayStore
 from pipelines.inference import Model, ModelCard
 from pipelines.metrics.thresholds import choose, spelled
-from pipelines.models import backbones, passports
-from pipelines.models.backbones import Network
-from pipelines.models.device import choose_device
-from pipelines.models.passports import LoadReport, Passport
-from pipelines.models.provenance import Normalisation
+from pipelines.models import heads
+from pipelines.models.starting import Start
 from pipelines.paths import Paths
 from pipelines.quality.leakage import split_sha256
 from pipelines.records import Task, label_column, probability_column
-from pipelines.training.batches import Examples, in_order
+from pipelines.training.assembly import Assembly, Part, assemble
+from pipelines.training.batches import in_order
 from pipelines.training.checkpoint import Checkpoint, fingerprint
-from pipelines.training.learn import learn, place
+from pipelines.training.learn import learn
 from pipelines.training.listener import Epoch, Listener, Step
 from pipelines.training.loop import Fitted
-from pipelines.transfer.strategies import STRATEGIES, Plan, plan
+from pipelines.transfer.strategies import STRATEGIES, Plan
 
-UNTRAINED = Normalisation((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))  # about a radiograph's own, for a network from scratch
+# settings of `train` that the model card repeats
+IN_CARD = {
+    *("epochs", "batch_size", "weight_decay", "class_weighting", "patience", "augment", "operating_point"),
+    *("stochastic_depth", "label_smoothing", "mixup", "ema"),
+}
 IMAGES_AT_ONCE = 1024  # held in memory for the validation predictions
 
 
@@ -80,23 +79,6 @@ class TrainSummary:
         )
 
 
-@dataclass(frozen=True)
-class _Start:
-    """The network before training; passport and report of its weights are None from scratch."""
-
-    network: Network
-    passport: Passport | None
-    report: LoadReport | None
-
-
-@dataclass(frozen=True)
-class _Part:
-    """One part of the split: who is in it, and what is learnt from."""
-
-    rows: pd.DataFrame
-    examples: Examples
-
-
 def run(config: Config, paths: Paths, listener: Listener | None = None) -> TrainSummary:
     """Train as `config.train` says and write artifacts/model; go on where an interrupted training of the same kind stopped.
 
@@ -106,100 +88,54 @@ def run(config: Config, paths: Paths, listener: Listener | None = None) -> Train
         WeightsError: the pretrained weights are missing, altered, or do not fit.
         TrainingError: the parts cannot be learnt from, or the loss is not finite.
     """
-    task, settings = config.task.declared(), config.train
-    store = ArrayStore(paths.prepared)
-    train, validation = _parts(paths, task, store)
-    device = choose_device(settings.device)
-    start = _start(settings, task)
-    network = place(start.network, device)
-    planned = plan(network, settings.strategy)
-    checkpoint = Checkpoint(paths.checkpoint, _fingerprint(config, paths, start))
+    assembled = assemble(config, paths)
+    network, train, validation = assembled.started.network, assembled.train, assembled.validation
+    checkpoint = Checkpoint(paths.checkpoint, _fingerprint(config, paths, assembled.started))
     with _display(listener) as watching:
-        watching.planned(planned)
-        fitted = learn(network, planned, task, train.examples, validation.examples, settings, watching, checkpoint)
+        if assembled.recommended:
+            watching.noted(assembled.recommended)
+        watching.planned(assembled.plan)
+        parts = (train.examples, validation.examples)
+        fitted = learn(network, assembled.plan, assembled.task, *parts, assembled.settings, watching, checkpoint)
     training = {**_counts(train, validation), **_outcome(fitted), "split_sha256": _split_sha256(paths)}
-    card = _card(task, settings, store.recipe, start, planned, training)
-    model = _write(Model(card, network.eval(), device), fitted, validation, settings, paths)
+    card = _card(assembled, training)
+    model = _write(Model(card, network.eval(), assembled.device), fitted, validation, assembled.settings, paths)
     checkpoint.remove()
-    return _summary(settings, planned, fitted, model)
+    return _summary(assembled.settings, assembled.plan, fitted, model)
 
 
-def _parts(paths: Paths, task: Task, store: ArrayStore) -> tuple[_Part, _Part]:
-    """The train and the validation part, sorted by image so that no file's order matters."""
-    split = files.read_table(paths.split, made_by="split")[["image", "part"]]
-    index = files.read_table(paths.index, made_by="prepare")[["image", "patient", "shard", "row"]]
-    labels = files.read_table(paths.labels, made_by="ingest")
-    if absent := [target for target in task.targets if target not in labels.columns]:
-        raise TrainingError(
-            f"labels: expected columns {', '.join(task.targets)}, {', '.join(absent)} not there; see task.targets"
-        )
-    rows = split.merge(index, on="image", validate="1:1").merge(labels, on="image", validate="1:1")
-    if len(rows) != len(split) or (rows["shard"] < 0).any():
-        raise TrainingError(
-            f"split: expected prepared and labelled images, {len(split) - int((rows['shard'] >= 0).sum())} of {len(split)} "
-            "are not; run `radtransfer split` again"
-        )
-    rows = rows.sort_values("image", ignore_index=True)
-    train, validation = (_part(rows[rows["part"] == name], task, store) for name in ("train", "validation"))
-    return train, validation
-
-
-def _part(rows: pd.DataFrame, task: Task, store: ArrayStore) -> _Part:
-    shards, places = rows["shard"].to_numpy(np.int64), rows["row"].to_numpy(np.int64)
-    return _Part(rows, Examples(store, shards, places, task.matrix(rows)))
-
-
-def _start(settings: TrainSection, task: Task) -> _Start:
-    """The network with the weights that the configuration names, or, from scratch, with seeded random ones."""
-    if settings.backbone not in backbones.BACKBONES:
-        known = ", ".join(backbones.BACKBONES)
-        raise ConfigurationError(f"params.yaml train.backbone: expected one of {known}, got {settings.backbone!r}")
-    pretrained = STRATEGIES[settings.strategy.name].pretrained
-    found = passports.find(settings.weights, settings.backbone) if pretrained else None
-    normalisation = found.passport.normalisation if found else UNTRAINED
-    with torch.random.fork_rng([]):
-        torch.manual_seed(settings.seed)
-        network = backbones.build(
-            settings.backbone, outputs=len(task.outputs), dropout=settings.dropout, normalisation=normalisation
-        )
-    if found is None:
-        return _Start(network, None, None)
-    return _Start(network, found.passport, passports.load(network, found))
-
-
-def _fingerprint(config: Config, paths: Paths, start: _Start) -> str:
+def _fingerprint(config: Config, paths: Paths, started: Start) -> str:
     """What decides the trained weights, so that a checkpoint of anything else is not gone on from."""
     facts = {
         "versions": {"radtransfer": __version__, "torch": torch.__version__},
         "task": config.task.model_dump(mode="json"),
         "train": config.train.model_dump(mode="json"),
         "recipe": files.read_json(paths.prepared / "recipe.json", made_by="prepare"),
-        "weights": start.report.sha256 if start.report else None,
+        "weights": started.report.sha256 if started.report else None,
         **{path.name: files.sha256(path) for path in (paths.index, paths.labels, paths.split)},
     }
     return fingerprint(facts)
 
 
-def _card(
-    task: Task, settings: TrainSection, recipe: Recipe, start: _Start, planned: Plan, training: dict[str, Any]
-) -> ModelCard:
+def _card(assembled: Assembly, training: dict[str, Any]) -> ModelCard:
     """The card but for the thresholds."""
-    in_effect = settings.model_dump(
-        mode="json",
-        include={"epochs", "batch_size", "weight_decay", "class_weighting", "patience", "augment", "operating_point"},
-    )
+    settings, started = assembled.settings, assembled.started
+    strategy = {**assembled.plan.to_dict(), "settings": settings.model_dump(mode="json", include=IN_CARD)}
+    if assembled.recommended:
+        strategy["recommended"] = assembled.recommended
     return ModelCard(
         backbone=settings.backbone,
-        task=task,
+        task=assembled.task,
         dropout=settings.dropout,
-        normalisation=start.network.normalisation,
-        recipe=recipe,
-        strategy={**planned.to_dict(), "settings": in_effect},
-        passport=start.passport,
-        weights=start.report,
+        normalisation=started.network.normalisation,
+        recipe=assembled.recipe,
+        strategy=strategy,
+        passport=started.passport,
+        weights=started.report,
         seed=settings.seed,
         thresholds={},
         training=training,
+        head=heads.describe(started.network.head),
     )
 
 
@@ -208,7 +144,7 @@ def _split_sha256(paths: Paths) -> str:
     return split_sha256(files.read_table(paths.split, made_by="split"))
 
 
-def _counts(train: _Part, validation: _Part) -> dict[str, Any]:
+def _counts(train: Part, validation: Part) -> dict[str, Any]:
     parts = {"train_images": train, "validation_images": validation}
     return {name: len(part.examples.labelled()) for name, part in parts.items()}
 
@@ -218,10 +154,11 @@ def _outcome(fitted: Fitted) -> dict[str, Any]:
         "epochs": len(fitted.history),
         "best_epoch": fitted.best_epoch,
         "validation_auroc": fitted.validation_auroc,
+        **fitted.details,
     }
 
 
-def _write(model: Model, fitted: Fitted, validation: _Part, settings: TrainSection, paths: Paths) -> Model:
+def _write(model: Model, fitted: Fitted, validation: Part, settings: TrainSection, paths: Paths) -> Model:
     """Choose the thresholds, and write the history, the validation predictions, the weights and the card."""
     task, examples, point = model.card.task, validation.examples, settings.operating_point
     scores = np.concatenate(
@@ -240,7 +177,7 @@ def _write(model: Model, fitted: Fitted, validation: _Part, settings: TrainSecti
     return replace(model, card=replace(model.card, thresholds=thresholds)).write(paths.model)
 
 
-def _predictions(part: _Part, scores: NDArray[np.float32], task: Task) -> pd.DataFrame:
+def _predictions(part: Part, scores: NDArray[np.float32], task: Task) -> pd.DataFrame:
     columns: dict[str, Any] = {name: part.rows[name].to_numpy() for name in ("image", "patient", "part")}
     for number, name in enumerate(task.outputs):
         columns[probability_column(name)] = scores[:, number]
@@ -318,13 +255,16 @@ class Display:
 
 def layer_table(plan: Plan) -> Table:
     """The layer groups of a plan, from stem to head, as a table for the terminal."""
-    table = Table("layer group", "parameters", "learn", "batch norm", "learning rate", title=f"strategy {plan.strategy}")
+    later = any(group.from_epoch > 1 for group in plan.groups)
+    columns = ("layer group", "parameters", "learn", "batch norm", "learning rate", *(("from epoch",) if later else ()))
+    table = Table(*columns, title=f"strategy {plan.strategy}")
     for column in table.columns[1:]:
         column.justify = "right"
     for group in plan.groups:
         rate = f"{group.learning_rate:.1e}" if group.learning_rate else "–"
         learns = f"{group.trained:,}" if group.trained else "frozen"
-        table.add_row(group.name, f"{group.parameters:,}", learns, group.batch_norm or "–", rate)
+        row = (group.name, f"{group.parameters:,}", learns, group.batch_norm or "–", rate)
+        table.add_row(*row, *([str(group.from_epoch)] * later))
     table.add_section()
     table.add_row("all", f"{plan.parameters:,}", f"{plan.trained:,}", plan.batch_norm, "")
     return table

@@ -28,20 +28,32 @@ class Store(Protocol):
 
 @dataclass(frozen=True)
 class Examples:
-    """Images of one part of the split, by their place in the store, with their labels (images, outputs) of 0, 1 or NaN."""
+    """Images of one part of the split, by their place in the store, with their labels (images, outputs) of 0, 1 or NaN.
+
+    `patients` numbers whose images they are (images,); None takes each image for a patient of its own.
+    """
 
     store: Store
     shards: NDArray[np.int64]
     rows: NDArray[np.int64]
     labels: NDArray[np.float32]
+    patients: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def labelled(self) -> Examples:
         """Only the images with at least one known label."""
-        known = ~np.isnan(self.labels).all(axis=1)
-        return Examples(self.store, self.shards[known], self.rows[known], self.labels[known])
+        return self.take(np.flatnonzero(~np.isnan(self.labels).all(axis=1)))
+
+    def take(self, some: NDArray[np.int64]) -> Examples:
+        """Only the images at these positions."""
+        patients = None if self.patients is None else self.patients[some]
+        return Examples(self.store, self.shards[some], self.rows[some], self.labels[some], patients)
+
+    def grouped(self) -> NDArray[np.int64]:
+        """The number of the patient of each image (images,)."""
+        return np.arange(len(self)) if self.patients is None else self.patients
 
     def images(self, order: Sequence[NDArray[np.int64]], device: torch.device) -> Iterator[Tensor]:
         """Batches of images (images, 1, rows, columns), float 0…1 on the device, at the positions that `order` lists."""
@@ -68,6 +80,11 @@ def scaled(images: Tensor) -> Tensor:
 def in_order(images: int, batch_size: int) -> list[NDArray[np.int64]]:
     """Positions 0…images in batches of `batch_size`, for passes that do not learn."""
     return [np.arange(start, min(start + batch_size, images)) for start in range(0, images, batch_size)]
+
+
+def even(images: int, batch_size: int) -> list[NDArray[np.int64]]:
+    """Positions 0…images in order, in batches of at most `batch_size` that differ in size by one at most."""
+    return np.array_split(np.arange(images), -(-images // batch_size))
 
 
 def shuffled(images: int, batch_size: int, *, least_steps: int, seed: Sequence[int]) -> list[NDArray[np.int64]]:

@@ -2,22 +2,55 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import cast
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from pipelines.config import TrainSection
-from pipelines.errors import TrainingError
+from pipelines.errors import ConfigurationError, TrainingError
+from pipelines.models import heads
 from pipelines.models.backbones import Network
 from pipelines.records import Task
-from pipelines.training.batches import Examples
-from pipelines.training.checkpoint import Checkpoint
-from pipelines.training.listener import Listener
-from pipelines.training.loop import Fitted, deterministic, fit
-from pipelines.training.loss import loss_for
-from pipelines.training.material import Images, extract
-from pipelines.transfer import strategies
+from pipelines.training.batches import Examples, even
+from pipelines.training.checkpoint import Checkpoint, Saved
+from pipelines.training.judging import judge
+from pipelines.training.listener import Epoch, Listener
+from pipelines.training.loop import Fitted, fit
+from pipelines.training.loss import Loss, loss_for
+from pipelines.training.material import Features, Images, Material, extract
+from pipelines.training.numerics import deterministic, precision_for
+from pipelines.transfer import adapters, probes, strategies
+from pipelines.transfer.batch_norm import adapt, batch_norms
+from pipelines.transfer.probes import Solved
+from pipelines.transfer.stochastic_depth import set_stochastic_depth
 from pipelines.transfer.strategies import Plan
+
+STEPWISE = ("linear", "mlp")  # classifiers that learn in steps
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A network with its plan in effect, and what it learns from.
+
+    Attributes:
+        train: images, or cached features where the plan says so.
+        validation: likewise.
+        loss: of the training part.
+        solved: the head that a solver has found, if one has.
+        images_per_second: through the frozen backbone; 0 if no features were computed.
+        finish: what is done to the network once its weights are final.
+    """
+
+    train: Material
+    validation: Material
+    loss: Loss
+    solved: Solved | None
+    images_per_second: float
+    finish: Callable[[], None]
 
 
 def learn(
@@ -34,28 +67,79 @@ def learn(
 
     Images without any known label are left out of both parts. What class weighting added to the logits is taken from the
     head's bias in the end, so that probabilities are those of the training prevalence, and calibrated as far as training goes.
+    Adapters are merged, so that the network is plain again.
 
     Raises:
+        ConfigurationError: a regulariser that the strategy has no use for, or that the network has no place for.
         TrainingError: a part holds no labelled image, an output has one class only, or the loss is not finite.
     """
-    train, validation = train.labelled(), validation.labelled()
-    for name, part in (("train", train), ("validation", validation)):
-        if not len(part):
-            raise TrainingError(f"{name} part: expected labelled images, got none; add labels or change split.seed")
-    loss = loss_for(task, train.labels, settings.class_weighting)
-    strategies.apply(network, plan)
-    device = next(network.parameters()).device
-    if plan.cached:
-        with deterministic(device):
-            features, speed = extract(network, (train, validation), settings.batch_size, listener, checkpoint)
-        fitted = fit(network, plan, features[0], features[1], loss, settings, listener, checkpoint)
-        fitted = replace(fitted, images_per_second=speed)
+    ready = prepare(network, plan, task, train, validation, settings, listener, checkpoint)
+    if plan.solved and ready.solved:
+        fitted = _judged(network, plan, ready.solved, ready, settings, listener)
     else:
-        images = [Images(part, settings.augment, device) for part in (train, validation)]
-        fitted = fit(network, plan, images[0], images[1], loss, settings, listener, checkpoint)
-    if loss.shift is not None:
-        network.lower_logits(loss.shift)
-    return fitted
+        fitted = fit(network, plan, ready.train, ready.validation, ready.loss, settings, listener, checkpoint)
+    ready.finish()
+    if ready.solved:
+        fitted = replace(fitted, details={**fitted.details, "classifier": dict(ready.solved.details)})
+    return replace(fitted, images_per_second=ready.images_per_second) if plan.cached else fitted
+
+
+def prepare(
+    network: Network,
+    plan: Plan,
+    task: Task,
+    train: Examples,
+    validation: Examples,
+    settings: TrainSection,
+    listener: Listener,
+    checkpoint: Checkpoint | None = None,
+) -> Ready:
+    """Put the plan into effect, up to where the network can learn in steps; arguments and errors as for `learn`."""
+    _check(plan, settings)
+    _tell_of_late_groups(plan, settings, listener)
+    train, validation = (_labelled(name, part) for name, part in (("train", train), ("validation", validation)))
+    weighting, smoothing = settings.class_weighting, settings.label_smoothing
+    loss = loss_for(task, train.labels, weighting, smoothing=smoothing, soft=settings.mixup > 0)
+    if settings.stochastic_depth is not None:
+        set_stochastic_depth(network, settings.stochastic_depth)
+    if plan.batch_norm == "adaptive":
+        _adapt(network, train, settings.batch_size, checkpoint)
+    strategies.apply(network, plan, settings.seed)
+    if plan.classifier is None:
+        return _on_images(network, plan, (train, validation), loss, settings)
+    device = next(network.parameters()).device
+    with deterministic(device):
+        features, speed = extract(network, (train, validation), settings.batch_size, listener, checkpoint)
+        if plan.classifier in STEPWISE:
+            return _stepwise(network, plan, features, loss, speed)
+        solved = _solved(network, plan, features[0], train, loss, settings, listener, checkpoint)
+    network.head = solved.head.to(device)
+    if not plan.cached:
+        strategies.apply(network, plan, settings.seed)  # of the new head, too
+        return replace(_on_images(network, plan, (train, validation), loss, settings), solved=solved)
+    shifted = loss if solved.shifted else replace(loss, weights=None)
+    return Ready(features[0], features[1], shifted, solved, speed, lambda: _finish(network, plan, shifted))
+
+
+def _labelled(name: str, part: Examples) -> Examples:
+    known = part.labelled()
+    if not len(known):
+        raise TrainingError(f"{name} part: expected labelled images, got none; add labels or change split.seed")
+    return known
+
+
+def _on_images(network: Network, plan: Plan, parts: tuple[Examples, Examples], loss: Loss, settings: TrainSection) -> Ready:
+    device = next(network.parameters()).device
+    train, validation = (Images(part, settings.augment, device) for part in parts)
+    return Ready(train, validation, loss, None, 0.0, lambda: _finish(network, plan, loss))
+
+
+def _tell_of_late_groups(plan: Plan, settings: TrainSection, listener: Listener) -> None:
+    if late := [group.name for group in plan.groups if group.from_epoch > settings.epochs]:
+        listener.noted(
+            f"train.epochs: {settings.epochs}, too few for {', '.join(late)} to learn; raise it, or lower "
+            "train.strategy.unfreeze_every"
+        )
 
 
 def place(network: Network, device: torch.device) -> Network:
@@ -63,3 +147,113 @@ def place(network: Network, device: torch.device) -> Network:
     if device.type == "mps":
         return network.to(device)
     return network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def _check(plan: Plan, settings: TrainSection) -> None:
+    """Refuse what works on steps where there are none, and on blocks that do not learn."""
+    if settings.stochastic_depth and not any(group.learning_rate for group in plan.groups[:-1]):
+        raise ConfigurationError(
+            f"params.yaml train.stochastic_depth: expected null or 0 for {plan.strategy}, whose backbone does not learn, "
+            f"got {settings.stochastic_depth:g}"
+        )
+    if not plan.solved:
+        return
+    for name, neutral in (("label_smoothing", 0.0), ("mixup", 0.0), ("ema", None)):
+        if (value := getattr(settings, name)) != neutral:
+            raise ConfigurationError(
+                f"params.yaml train.{name}: expected {'null' if neutral is None else '0'} for the classifier {plan.classifier}, "
+                f"which a solver finds in one go, got {value}; choose linear or mlp to learn in steps"
+            )
+
+
+def _adapt(network: Network, train: Examples, batch_size: int, checkpoint: Checkpoint | None) -> None:
+    """Batch-norm statistics of the training images, or those that an interrupted training has estimated."""
+    device = next(network.parameters()).device
+    saved = checkpoint.read("batch_norm") if checkpoint else None
+    if saved is None:
+        with deterministic(device):
+            adapt(network, train.images(even(len(train), batch_size), device))
+        saved = Saved(_statistics(network), {})
+        if checkpoint:
+            checkpoint.write("batch_norm", saved)
+    for name, tensor in _statistics(network).items():
+        tensor.copy_(saved.tensors[name])
+
+
+def _statistics(network: Network) -> dict[str, Tensor]:
+    norms = enumerate(batch_norms(network))
+    return {f"{number}.{name}": buffer for number, norm in norms for name, buffer in norm.named_buffers(recurse=False)}
+
+
+def _stepwise(network: Network, plan: Plan, features: list[Features], loss: Loss, speed: float) -> Ready:
+    """A head that learns in steps; an MLP from standardised features, which is folded into it in the end."""
+    if plan.classifier != "mlp":
+        return Ready(features[0], features[1], loss, None, speed, lambda: _finish(network, plan, loss))
+    mean = features[0].features.mean(dim=0)
+    scale = features[0].features.std(dim=0, unbiased=False).clamp(min=1e-6)
+    standard = [replace(part, features=(part.features - mean) / scale) for part in features]
+
+    def finish() -> None:
+        heads.standardise(network.head, mean, scale)
+        _finish(network, plan, loss)
+
+    return Ready(standard[0], standard[1], loss, None, speed, finish)
+
+
+def _solved(
+    network: Network,
+    plan: Plan,
+    features: Features,
+    train: Examples,
+    loss: Loss,
+    settings: TrainSection,
+    listener: Listener,
+    checkpoint: Checkpoint | None,
+) -> Solved:
+    """The head that a solver finds on the training part's features, or has found before an interruption."""
+    outputs = features.labels.shape[1]
+    saved = checkpoint.read("classifier") if checkpoint else None
+    if saved is not None:
+        head = heads.build(saved.facts["head"], network.width, outputs, settings.dropout)
+        head.load_state_dict(dict(saved.tensors))
+        return Solved(head, saved.facts["shifted"], saved.facts["loss"], saved.facts["details"])
+    known = probes.Examples(
+        features=features.features.cpu().double().numpy(),
+        labels=features.labels.cpu().double().numpy(),
+        patients=train.grouped(),
+        exclusive=loss.exclusive,
+        weights=None if loss.weights is None else loss.weights.double().numpy(),
+    )
+    solved = probes.solve(
+        str(plan.classifier),
+        known,
+        dropout=settings.dropout,
+        regularisation=plan.regularisation,
+        neighbours=plan.neighbours,
+    )
+    listener.noted(f"{plan.classifier}: " + ", ".join(f"{name} {value}" for name, value in solved.details.items()))
+    if checkpoint:
+        facts = {"head": heads.describe(solved.head), "shifted": solved.shifted, "loss": solved.loss, "details": solved.details}
+        checkpoint.write("classifier", Saved(solved.head.state_dict(), facts))
+    return solved
+
+
+def _judged(network: Network, plan: Plan, solved: Solved, ready: Ready, settings: TrainSection, listener: Listener) -> Fitted:
+    """A solved head as a training of one epoch; its training loss is that on held-out patients of the training part."""
+    images = len(cast(Features, ready.train).features)
+    listener.epoch_started(1, 1, images)
+    precision = precision_for(plan, settings)
+    loss, auroc = judge(network.head, ready.validation, ready.loss, settings.batch_size, precision)
+    train_loss = solved.loss
+    if np.isnan(train_loss):
+        train_loss, _ = judge(network.head, ready.train, ready.loss, settings.batch_size, precision)
+    epoch = Epoch(1, train_loss, loss, auroc, 0.0)
+    listener.epoch_ended(epoch, best=True)
+    return Fitted((epoch,), 1, auroc, 0.0, None)
+
+
+def _finish(network: Network, plan: Plan, loss: Loss) -> None:
+    if plan.rank:
+        adapters.merge(network.trunk)
+    if loss.shift is not None:
+        network.lower_logits(loss.shift)

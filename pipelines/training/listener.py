@@ -23,7 +23,8 @@ class Epoch:
     """One line of the history; epochs count from 1.
 
     Attributes:
-        train_loss: mean over the epoch's images, with augmentation and dropout.
+        train_loss: mean over the epoch's images, with augmentation and dropout; of a classifier that a solver found, the
+            cross-entropy on held-out patients of the training part.
         learning_rate_head: the head's rate at the last step.
     """
 

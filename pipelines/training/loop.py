@@ -1,14 +1,15 @@
 """The training loop, read from top to bottom: resume, epochs of steps, validation, early stopping, the best weights.
 
-Everything random in an epoch (order, augmentation, dropout) is seeded by the configured seed and the epoch's number, so
-that a resumed training takes the same steps as one that was never interrupted, to the bit on a CPU.
+Everything random in an epoch (order, augmentation, mixup, dropout) is seeded by the configured seed and the epoch's number,
+so that a resumed training takes the same steps as one that was never interrupted, to the bit on a CPU. What a strategy
+does in its own way is asked of its plan: which groups learn in an epoch, at which scale, and what holds them.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -18,17 +19,22 @@ from torch import Tensor, nn
 
 from pipelines.config import TrainSection
 from pipelines.errors import TrainingError
-from pipelines.metrics.discrimination import macro_auroc
 from pipelines.models.backbones import Network
+from pipelines.training.averaging import Average, average, state
 from pipelines.training.checkpoint import Checkpoint, Saved
+from pipelines.training.judging import judge
 from pipelines.training.listener import Epoch, Listener, Step
-from pipelines.training.loss import Loss, probabilities
-from pipelines.training.material import Material
+from pipelines.training.loss import Loss
+from pipelines.training.material import Batch, Material, Order
+from pipelines.training.mixing import mixed
+from pipelines.training.numerics import autocast, derived_seed, deterministic, precision_for
 from pipelines.training.optimizer import Optimizer
 from pipelines.training.optimizer import build as build_optimizer
 from pipelines.training.schedule import factor
 from pipelines.training.stopping import Stopping
+from pipelines.transfer import relative_gradients
 from pipelines.transfer.strategies import STRATEGIES, Plan
+from pipelines.transfer.unfreezing import Unfreezing, unfreezing
 
 CHECKPOINT = "training"
 STEPS_PER_REPORT = 10  # on an accelerator, where reading a loss waits for it; on a CPU every step is told
@@ -41,6 +47,7 @@ class Fitted:
     Attributes:
         images_per_second: learnt from, on the wall clock, validation and checkpoints left out; 0 if nothing was left to learn.
         resumed_from: the last epoch of an earlier, interrupted run, or None.
+        details: what else a model card should say: scales of the rates, distance from the anchor, how a classifier was found.
     """
 
     history: tuple[Epoch, ...]
@@ -48,15 +55,17 @@ class Fitted:
     validation_auroc: float
     images_per_second: float
     resumed_from: int | None
+    details: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass
 class _Position:
-    """How far a training has come."""
+    """How far a training has come; `scales` are those of the layer groups' rates, epoch by epoch."""
 
     stopping: Stopping
     history: list[Epoch] = field(default_factory=list)
     best: dict[str, Tensor] = field(default_factory=dict)
+    scales: list[tuple[float, ...]] = field(default_factory=list)
 
     @property
     def epoch(self) -> int:
@@ -65,15 +74,19 @@ class _Position:
 
 @dataclass(frozen=True)
 class _Training:
-    """Everything that stays the same from epoch to epoch."""
+    """Everything that stays the same from epoch to epoch; `learns` says what learns, so that a checkpoint can be told apart."""
 
     module: nn.Module
+    plan: Plan
     optimizer: Optimizer
+    unfreezing: Unfreezing
+    average: Average | None
     loss: Loss
     train: Material
     validation: Material
     settings: TrainSection
-    least_steps: int
+    precision: str
+    learns: dict[str, Any]
     device: torch.device
     listener: Listener
 
@@ -99,18 +112,15 @@ def fit(
     Raises:
         TrainingError: a loss is not finite, or the validation part cannot give an AUROC.
     """
-    module = network.head if plan.cached else network
-    device = next(network.parameters()).device
-    optimizer = build_optimizer(network.groups(), plan, settings.weight_decay)
-    least = STRATEGIES[plan.strategy].least_steps
-    training = _Training(module, optimizer, loss, train, validation, settings, least, device, listener)
+    training = _training(network, plan, train, validation, loss, settings, listener)
+    module, device = training.module, training.device
     position = _resumed(training, checkpoint) or _Position(Stopping(settings.patience))
     resumed_from = position.epoch or None
     seconds, images = 0.0, 0
     with deterministic(device):
         while position.epoch < settings.epochs and not position.stopping.stops:
             started = time.perf_counter()
-            learnt, train_loss, rate = _epoch(training, position.epoch + 1)
+            learnt, train_loss, rate = _epoch(training, position)
             seconds, images = seconds + time.perf_counter() - started, images + learnt
             best = _judge(training, position, train_loss, rate)
             if checkpoint:
@@ -119,33 +129,85 @@ def fit(
     module.load_state_dict(position.best)
     stopping = position.stopping
     rate = images / seconds if seconds else 0.0
-    return Fitted(tuple(position.history), stopping.best_epoch, stopping.best_auroc, rate, resumed_from)
+    details = _details(training, position)
+    return Fitted(tuple(position.history), stopping.best_epoch, stopping.best_auroc, rate, resumed_from, details)
 
 
-def _epoch(training: _Training, epoch: int) -> tuple[int, float, float]:
+def _training(
+    network: Network, plan: Plan, train: Material, validation: Material, loss: Loss, settings: TrainSection, listener: Listener
+) -> _Training:
+    groups, module = network.groups(), network.head if plan.cached else network
+    return _Training(
+        module=module,
+        plan=plan,
+        optimizer=build_optimizer(groups, plan, settings.weight_decay),
+        unfreezing=unfreezing(groups, plan),
+        average=average(module, settings.ema),
+        loss=loss,
+        train=train,
+        validation=validation,
+        settings=settings,
+        precision=precision_for(plan, settings),
+        learns=_learning(module),
+        device=next(network.parameters()).device,
+        listener=listener,
+    )
+
+
+def _details(training: _Training, position: _Position) -> dict[str, Any]:
+    """What the model card says of the epoch that was kept."""
+    details: dict[str, Any] = {}
+    if training.plan.relative:
+        names = [group.name for group in training.plan.groups]
+        details["rate_scales"] = dict(zip(names, position.scales[position.stopping.best_epoch - 1], strict=True))
+    if training.optimizer.anchor:
+        details["distance_from_source"] = training.optimizer.anchor.distance()
+    return details
+
+
+def _epoch(training: _Training, position: _Position) -> tuple[int, float, float]:
     """Learn from every image once or more; returns images learnt from, their mean loss, and the head's last rate."""
-    settings, listener = training.settings, training.listener
-    generator = torch.Generator().manual_seed(derived_seed(settings.seed, epoch))
+    settings, listener, epoch = training.settings, training.listener, position.epoch + 1
     torch.manual_seed(derived_seed(settings.seed, epoch))
-    order = training.train.shuffled(settings.batch_size, training.least_steps, (settings.seed, epoch))
+    order = training.train.shuffled(settings.batch_size, least_steps(training.plan), (settings.seed, epoch))
     steps, images = len(order), sum(len(positions) for positions in order)
     listener.epoch_started(epoch, settings.epochs, images)
     training.module.train()
+    training.unfreezing.enter(epoch)
+    scales = _scales(training, epoch, order)
+    position.scales.append(scales or ())
     every = 1 if training.device.type == "cpu" else STEPS_PER_REPORT
     warmup, total = round(settings.strategy.warmup_epochs * steps), settings.epochs * steps
     pending: list[tuple[int, Tensor]] = []
     learnt_loss, rates = 0.0, training.optimizer.rates
-    for step, (inputs, labels) in enumerate(training.train.learning(order, generator)):
-        rates = training.optimizer.set_rates(factor((epoch - 1) * steps + step, warmup=warmup, total=total))
-        with autocast(training.device, settings.precision):
+    batches = mixed(_batches(training, epoch, order), settings.mixup, (settings.seed, epoch, 1))
+    for step, (inputs, labels) in enumerate(batches):
+        now = factor((epoch - 1) * steps + step, warmup=warmup, total=total)
+        rates = training.optimizer.set_rates(now, scales)
+        with autocast(training.device, training.precision):
             logits = training.module(inputs)
         loss = training.loss(logits, labels)
         training.optimizer.step(loss)
+        if training.average:
+            training.average.update(training.module)
         pending.append((len(inputs), loss.detach()))
         if len(pending) == every or step + 1 == steps:
             learnt_loss += _report(training, epoch, step + 1 - len(pending), pending, rates)
             pending = []
     return images, learnt_loss / images, rates[-1]
+
+
+def _batches(training: _Training, epoch: int, order: Order) -> Iterator[Batch]:
+    generator = torch.Generator().manual_seed(derived_seed(training.settings.seed, epoch))
+    return training.train.learning(order, generator)
+
+
+def _scales(training: _Training, epoch: int, order: Order) -> tuple[float, ...] | None:
+    """Of the layer groups' rates in this epoch, from its first batches, where the strategy asks for them."""
+    if not training.plan.relative:
+        return None
+    batches = _batches(training, epoch, order[: relative_gradients.BATCHES])
+    return relative_gradients.scales(training.module, training.unfreezing.parameters, training.loss, batches)
 
 
 def _report(training: _Training, epoch: int, first: int, pending: list[tuple[int, Tensor]], rates: tuple[float, ...]) -> float:
@@ -164,36 +226,16 @@ def _report(training: _Training, epoch: int, first: int, pending: list[tuple[int
 
 
 def _judge(training: _Training, position: _Position, train_loss: float, rate: float) -> bool:
-    """Add the epoch to the history; keep the weights if it is the best so far."""
-    epoch = position.epoch + 1
-    loss, auroc = _validate(training)
-    position.history.append(Epoch(epoch, train_loss, loss, auroc, rate))
-    position.stopping = position.stopping.after(epoch, auroc, loss)
-    best = position.stopping.best_epoch == epoch
-    if best:
-        position.best = {name: tensor.detach().clone() for name, tensor in training.module.state_dict().items()}
+    """Add the epoch to the history; keep the weights, or their average, if it is the best so far."""
+    epoch, module = position.epoch + 1, training.module
+    with training.average.applied(module) if training.average else nullcontext():
+        loss, auroc = judge(module, training.validation, training.loss, training.settings.batch_size, training.precision)
+        position.history.append(Epoch(epoch, train_loss, loss, auroc, rate))
+        position.stopping = position.stopping.after(epoch, auroc, loss)
+        best = position.stopping.best_epoch == epoch
+        if best:
+            position.best = state(module)
     return best
-
-
-def _validate(training: _Training) -> tuple[float, float]:
-    """Loss, and macro AUROC of the probabilities that the network would give as it is, on the validation part."""
-    training.module.eval()
-    logits, labels = [], []
-    with torch.inference_mode(), autocast(training.device, training.settings.precision):
-        for inputs, known in training.validation.judging(training.settings.batch_size):
-            logits.append(training.module(inputs).float())
-            labels.append(known)
-    everything, truth = torch.cat(logits), torch.cat(labels)
-    scores = probabilities(training.loss.unweighted(everything), exclusive=training.loss.exclusive)
-    auroc = macro_auroc(truth.cpu().numpy(), scores.cpu().numpy())
-    loss = float(training.loss(everything, truth))
-    if np.isnan(auroc) or not np.isfinite(loss):
-        raise TrainingError(
-            f"validation part: expected a loss and an AUROC, got {loss} and {auroc}; it needs labelled images with and "
-            "without each finding (change split.seed or split.validation), and a lower train.strategy.learning_rate if the "
-            "loss is not finite"
-        )
-    return loss, auroc
 
 
 def _saved(training: _Training, position: _Position) -> Saved:
@@ -201,11 +243,14 @@ def _saved(training: _Training, position: _Position) -> Saved:
         **_under("module", training.module.state_dict()),
         **_under("best", position.best),
         **_under("optimizer", training.optimizer.state()),
+        **_under("average", training.average.tensors if training.average else {}),
     }
     facts = {
         "stopping": asdict(position.stopping),
         "history": [asdict(epoch) for epoch in position.history],
-        "learning": _learning(training.module),
+        "learning": training.learns,
+        "scales": position.scales,
+        "averaged": training.average.updates if training.average else 0,
     }
     return Saved(tensors, facts)
 
@@ -215,15 +260,18 @@ def _resumed(training: _Training, checkpoint: Checkpoint | None) -> _Position | 
     if checkpoint is None or not checkpoint.exists(CHECKPOINT):
         return None
     saved = checkpoint.read(CHECKPOINT)
-    if saved is None or saved.facts["learning"] != _learning(training.module):
+    if saved is None or saved.facts["learning"] != training.learns:
         training.listener.noted("a checkpoint of another training was discarded: configuration, data or weights differ")
         return None
     training.module.load_state_dict(_below("module", saved.tensors))
     training.optimizer.restore(_below("optimizer", saved.tensors))
+    if training.average:
+        training.average.restore(_below("average", saved.tensors), saved.facts["averaged"])
     history = [Epoch(**epoch) for epoch in saved.facts["history"]]
     best = {name: tensor.to(training.device) for name, tensor in _below("best", saved.tensors).items()}
     training.listener.noted(f"resumed after epoch {len(history)}")
-    return _Position(Stopping(**saved.facts["stopping"]), history, best)
+    scales = [tuple(of_epoch) for of_epoch in saved.facts["scales"]]
+    return _Position(Stopping(**saved.facts["stopping"]), history, best, scales)
 
 
 def _learning(module: nn.Module) -> dict[str, Any]:
@@ -243,28 +291,6 @@ def _below(prefix: str, tensors: Any) -> dict[str, Tensor]:
     return {name.removeprefix(f"{prefix}/"): tensor for name, tensor in tensors.items() if name.startswith(f"{prefix}/")}
 
 
-def derived_seed(seed: int, epoch: int) -> int:
-    """A seed of 63 bits for one epoch."""
-    return int(np.random.SeedSequence((seed, epoch)).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
-def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """bf16 where it is asked for, or on `auto` where a GPU has it; else no casting."""
-    supported = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    enabled = precision == "bf16" or (precision == "auto" and supported)
-    return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
-
-
-@contextmanager
-def deterministic(device: torch.device) -> Iterator[None]:
-    """On a CPU only algorithms that give the same bits each time; the global generators are left as they were."""
-    filling: Any = torch.utils.deterministic
-    before, filled = torch.are_deterministic_algorithms_enabled(), filling.fill_uninitialized_memory
-    with torch.random.fork_rng([torch.cuda.current_device()] if device.type == "cuda" else []):
-        torch.use_deterministic_algorithms(before or device.type == "cpu")
-        filling.fill_uninitialized_memory = False  # a debugging aid that costs a fifth of the speed
-        try:
-            yield
-        finally:
-            torch.use_deterministic_algorithms(before)
-            filling.fill_uninitialized_memory = filled
+def least_steps(plan: Plan) -> int:
+    """Optimiser steps of an epoch at least."""
+    return STRATEGIES[plan.strategy].least_steps

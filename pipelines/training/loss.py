@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -21,10 +21,19 @@ class Loss:
     Attributes:
         exclusive: the outputs are classes of which one is true (softmax), else each is judged alone (sigmoid).
         weights: (outputs,), the weight of a positive of each output, or of each class; None weighs all alike.
+        smoothing: share of each label that is spread evenly: over 0 and 1, or over the classes.
+        soft: labels between 0 and 1 may come, from mixup.
     """
 
     exclusive: bool
     weights: Tensor | None = None
+    smoothing: float = 0.0
+    soft: bool = False
+
+    @property
+    def judging(self) -> Loss:
+        """The same loss of labels as they are, for what is judged rather than learnt from."""
+        return replace(self, smoothing=0.0, soft=False)
 
     @property
     def shift(self) -> Tensor | None:
@@ -44,7 +53,8 @@ class Loss:
 
         Args:
             logits: (images, outputs).
-            labels: (images, outputs), 0, 1 or NaN (unknown); for exclusive outputs one-hot rows, or rows of NaN.
+            labels: (images, outputs), 0, 1, between them if `soft`, or NaN (unknown); for exclusive outputs rows that sum to
+                1, one-hot unless `soft`, or rows of NaN.
         """
         logits = logits.float()
         weights = None if self.weights is None else self.weights.to(logits.device)
@@ -52,14 +62,26 @@ class Loss:
             known = ~labels.isnan().any(dim=1)
             if not known.any():
                 return logits.sum() * 0.0
-            return functional.cross_entropy(logits[known], labels[known].argmax(dim=1), weight=weights)
+            if not self.soft and not self.smoothing:
+                return functional.cross_entropy(logits[known], labels[known].argmax(dim=1), weight=weights)
+            return self._soft_cross_entropy(logits[known], labels[known], weights)
         known = ~labels.isnan()
         target = torch.where(known, labels, torch.zeros_like(labels))
+        if self.smoothing:
+            target = (1 - self.smoothing) * target + self.smoothing / 2
         each = functional.binary_cross_entropy_with_logits(logits, target, pos_weight=weights, reduction="none")
         return torch.where(known, each, torch.zeros_like(each)).sum() / known.sum().clamp(min=1)
 
+    def _soft_cross_entropy(self, logits: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
+        """−Σ w y log p / Σ w y over images and classes, which for one-hot labels is the weighted mean above."""
+        target = (1 - self.smoothing) * labels + self.smoothing / labels.shape[1]
+        weighted = target if weights is None else target * weights
+        return -(weighted * logits.log_softmax(dim=1)).sum() / weighted.sum()
 
-def loss_for(task: Task, labels: NDArray[np.float32], class_weighting: str) -> Loss:
+
+def loss_for(
+    task: Task, labels: NDArray[np.float32], class_weighting: str, *, smoothing: float = 0.0, soft: bool = False
+) -> Loss:
     """The loss of a task, weighted by the prevalence in the training labels (images, outputs) if so configured.
 
     `balanced` gives a positive of an output negatives / positives times the weight of a negative, and a class of a
@@ -77,9 +99,9 @@ def loss_for(task: Task, labels: NDArray[np.float32], class_weighting: str) -> L
                 "add labelled images, take the output out of task, or change split.seed"
             )
     if class_weighting == "none":
-        return Loss(exclusive)
+        return Loss(exclusive, None, smoothing, soft)
     weights = positives.sum() / (len(positives) * positives) if exclusive else negatives / positives
-    return Loss(exclusive, torch.tensor(weights, dtype=torch.float32))
+    return Loss(exclusive, torch.tensor(weights, dtype=torch.float32), smoothing, soft)
 
 
 def probabilities(logits: Tensor, *, exclusive: bool) -> Tensor:

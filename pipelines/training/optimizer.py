@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 
 from pipelines.models.backbones import LayerGroup
+from pipelines.transfer.anchoring import Anchor, anchor
 from pipelines.transfer.strategies import Plan, learning_parameters
 
 
@@ -17,26 +18,38 @@ from pipelines.transfer.strategies import Plan, learning_parameters
 class Optimizer:
     """AdamW over the layer groups that learn.
 
-    Biases and the scale and shift of norms, the parameters of one dimension, are not decayed towards zero.
+    Biases and the scale and shift of norms, the parameters of one dimension, are not decayed towards zero, and nothing is
+    that an anchor holds.
 
     Attributes:
         rates: peak learning rate of every layer group of the plan, from stem to head; 0 for one that does not learn.
         base: peak rate of each of AdamW's parameter groups.
+        owners: the number of the layer group that each of AdamW's parameter groups is of.
+        anchor: what holds the backbone to its source weights, or None.
     """
 
     adamw: AdamW
     rates: tuple[float, ...]
     base: tuple[float, ...]
+    owners: tuple[int, ...] = ()
+    anchor: Anchor | None = None
 
-    def set_rates(self, factor: float) -> tuple[float, ...]:
-        """Set every rate to `factor` times its peak; returns those of the layer groups, from stem to head."""
-        for group, peak in zip(self.adamw.param_groups, self.base, strict=True):
-            group["lr"] = peak * factor
-        return tuple(rate * factor for rate in self.rates)
+    def set_rates(self, factor: float, scales: Sequence[float] | None = None) -> tuple[float, ...]:
+        """Set every rate to `factor` times its peak, and times the layer group's scale where there are any.
+
+        Returns:
+            The rates of the layer groups, from stem to head.
+        """
+        own = [scales[owner] for owner in self.owners] if scales else [1.0] * len(self.base)
+        for group, peak, scale in zip(self.adamw.param_groups, self.base, own, strict=True):
+            group["lr"] = peak * factor * scale
+        return tuple(rate * factor * scale for rate, scale in zip(self.rates, scales or [1.0] * len(self.rates), strict=True))
 
     def step(self, loss: Tensor) -> None:
         self.adamw.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        if self.anchor:
+            self.anchor.pull()
         self.adamw.step()
 
     def state(self) -> dict[str, Tensor]:
@@ -57,14 +70,21 @@ class Optimizer:
 
 
 def build(groups: Sequence[LayerGroup], plan: Plan, weight_decay: float) -> Optimizer:
-    """AdamW for what the plan lets learn; the plan is in effect (`transfer.strategies.apply`)."""
-    sets, base = [], []
-    for group, planned in zip(groups, plan.groups, strict=True):
+    """AdamW for what the plan lets learn; the plan is in effect (`transfer.strategies.apply`).
+
+    Where the plan has an anchor, it holds what learns below the head to what it is now.
+    """
+    sets, owners, held = [], [], []
+    for number, (group, planned) in enumerate(zip(groups, plan.groups, strict=True)):
         learning = learning_parameters(group)
+        anchored = plan.anchor > 0 and number + 1 < len(groups)
+        held += learning if anchored else []
         decayed = [parameter for parameter in learning if parameter.ndim > 1]
         plain = [parameter for parameter in learning if parameter.ndim <= 1]
-        for parameters, decay in ((decayed, weight_decay), (plain, 0.0)):
+        for parameters, decay in ((decayed, 0.0 if anchored else weight_decay), (plain, 0.0)):
             if parameters:
                 sets.append({"params": parameters, "lr": planned.learning_rate, "weight_decay": decay})
-                base.append(planned.learning_rate)
-    return Optimizer(AdamW(sets), tuple(planned.learning_rate for planned in plan.groups), tuple(base))
+                owners.append(number)
+    rates = tuple(planned.learning_rate for planned in plan.groups)
+    base = tuple(rates[owner] for owner in owners)
+    return Optimizer(AdamW(sets), rates, base, tuple(owners), anchor(held, plan.anchor) if held else None)

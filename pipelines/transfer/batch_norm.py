@@ -1,11 +1,17 @@
-"""Batch norm that is really frozen: statistics, scale and shift stay as loaded, whatever mode the network is put in."""
+"""Batch norm that is really frozen: statistics, scale and shift stay as they are, whatever mode the network is put in.
+
+What they are may be what was loaded, or statistics of the target's own images (`adapt`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Container, Iterable, Iterator
+from functools import lru_cache
 from typing import Self
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 
 class FrozenBatchNorm2d(nn.BatchNorm2d):
@@ -21,18 +27,57 @@ def batch_norms(module: nn.Module) -> Iterator[nn.BatchNorm2d]:
     return (inner for inner in module.modules() if isinstance(inner, nn.BatchNorm2d))
 
 
-def freeze_batch_norm(module: nn.Module) -> None:
-    """Put a frozen batch norm, holding the same tensors, in the place of every one inside `module`."""
+def freeze_batch_norm(module: nn.Module, only: Container[int] | None = None) -> None:
+    """Put a frozen batch norm, holding the same tensors, in the place of every one inside `module`, or of those in `only`.
+
+    Args:
+        module: searched at every depth; a batch norm itself cannot be replaced.
+        only: identities (`id`) of the batch norms to freeze; None freezes all.
+    """
     for parent in list(module.modules()):
         for name, child in list(parent.named_children()):
-            if isinstance(child, nn.BatchNorm2d) and not isinstance(child, FrozenBatchNorm2d):
+            wanted = only is None or id(child) in only
+            if wanted and isinstance(child, nn.BatchNorm2d) and not isinstance(child, FrozenBatchNorm2d):
                 setattr(parent, name, _frozen(child))
 
 
-def _frozen(norm: nn.BatchNorm2d) -> FrozenBatchNorm2d:
-    frozen = FrozenBatchNorm2d(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats, device="meta")
-    for name, parameter in norm.named_parameters(recurse=False):
-        setattr(frozen, name, parameter.requires_grad_(False))
-    for name, buffer in norm.named_buffers(recurse=False):
-        setattr(frozen, name, buffer)
+@torch.no_grad()
+def adapt(module: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Estimate the statistics of every batch norm anew from `batches`, as the mean over them; scale and shift stay.
+
+    Each layer sees the images as the layers before it normalise them by the batch's own statistics (Li et al., AdaBN, 2017).
+    Everything but batch norm is in evaluation mode meanwhile; each module's own mode comes back.
+
+    Args:
+        module: takes a batch (images, 1, rows, columns).
+        batches: of about equal sizes, since each counts alike; images of 0…1.
+    """
+    norms, modes = list(batch_norms(module)), [(inner, inner.training) for inner in module.modules()]
+    momenta = [norm.momentum for norm in norms]
+    module.eval()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # torch's way to ask for the mean over all batches
+        nn.Module.train(norm, True)  # also one that is frozen
+    try:
+        for images in batches:
+            module(images)
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+        for inner, training in modes:
+            inner.training = training
+
+
+def _frozen(norm: nn.BatchNorm2d) -> nn.BatchNorm2d:
+    frozen = copy.copy(norm)
+    frozen.__class__ = _frozen_kind(type(norm))  # type: ignore[arg-type]
+    for parameter in frozen.parameters(recurse=False):
+        parameter.requires_grad_(False)
     return frozen.eval()
+
+
+@lru_cache
+def _frozen_kind(kind: type[nn.BatchNorm2d]) -> type[FrozenBatchNorm2d]:
+    """A frozen batch norm that computes what `kind` does: timm's holds its activation, too."""
+    return FrozenBatchNorm2d if kind is nn.BatchNorm2d else type(f"Frozen{kind.__name__}", (FrozenBatchNorm2d, kind), {})

@@ -8,7 +8,8 @@ import pytest
 from pipelines.errors import WeightsError
 from pipelines.models.backbones import BACKBONES
 from pipelines.models.keymaps import KEY_MAPS, KeyMap
-from pipelines.models.provenance import PASSPORTS, Passport
+from pipelines.models.provenance import Passport
+from pipelines.models.published import PASSPORTS
 
 OWN = KeyMap(replace=((r"^backbone\.", ""),), drop=(r"^head\.",))
 
@@ -50,7 +51,10 @@ def test_the_normalisation_is_for_an_image_in_0_to_1() -> None:
         ("key_map", "torchvision-vgg", "key_map: an object, or one of radtransfer"),
         ("key_map", {"replace": [["(", ""]]}, "of regular expressions"),
         ("key_map", {"replace": 3}, "of regular expressions"),
-        ("channels", "CMYK", "channels: RGB or BGR"),
+        ("channels", "CMYK", "channels: RGB, BGR or grey"),
+        ("channels", "grey", "mean: three numbers, or one for grey"),
+        ("within", 3, "texts"),
+        ("key_map", {"steps": ["transpose"]}, "expected steps of class_position"),
         ("mean", [0.5], "mean: three numbers"),
         ("mean", "grey", "could not convert"),
         ("std", [1, 1, 0], "std: three numbers > 0"),

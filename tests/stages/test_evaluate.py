@@ -45,7 +45,7 @@ def test_every_declared_output_is_written(evaluated: dict, kind: str) -> None:
     for path in (*stage.outs, *stage.metrics):
         assert (paths.workspace / path).exists(), path
     figures = {path.name for path in (paths.evaluation / "figures").iterdir()}
-    names = ("roc", "precision_recall", "reliability", "confusion")
+    names = ("roc", "precision_recall", "reliability", "confusion", "shortcuts")
     assert figures == {f"{name}.{suffix}" for name in names for suffix in ("png", "svg")}
 
 

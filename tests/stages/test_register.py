@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import asdict
 from pathlib import Path
@@ -65,6 +66,9 @@ def test_a_version_says_where_it_comes_from(registered: Workspace) -> None:
     found = tags(paths, summary)
     assert {key: found.get(key) for key in expected} == expected
     assert found["gate.auroc"].startswith("passed: lower end")
+    assert found["gate.shortcuts"].endswith("of the best shortcut (thumbnail): expected at least 0.01, got 0.1")
+    told = "the label can be told without seeing a finding, by border (opacity) (not required by the policy)"
+    assert found["gate.shortcut_alarm"] == f"passed: shortcut alarm: {told}"
     assert len(found["split.sha256"]) == 64
 
 
@@ -78,6 +82,7 @@ def test_the_run_has_parameters_curves_and_metrics_with_their_intervals(register
     metrics = run.data.metrics
     assert [metrics[name] for name in ("auroc", "auroc_low", "auroc_high", "test_images")] == [0.9, 0.8, 0.95, 42]
     assert [metrics[f"opacity/{name}"] for name in ("auroc", "ece_high", "threshold", "positives")] == [0.9, 0.95, 0.4, 6]
+    assert [metrics[f"shortcut_{name}"] for name in ("auroc", "gain", "gain_low", "gain_high")] == [0.7, 0.2, 0.1, 0.95]
     assert "specificity" not in metrics
     points = {name: client(paths).get_metric_history(summary.run_id, name) for name in ("validation_auroc", "validation_loss")}
     assert [(point.step, point.value) for point in points["validation_auroc"]] == [(1, 0.75), (2, 0.85)]
@@ -89,7 +94,7 @@ def test_the_run_holds_what_a_reviewer_reads(registered: Workspace) -> None:
     held = {name.partition("/artifacts/")[2]: path for name, path in trained_workspace.tracked(paths).items()}
     expected = {
         "packet.html", "data_docs/index.html", "params.yaml", "dvc.lock", "data.dvc", "policy.yaml", "metrics.json",
-        "leakage.json", "figures/roc.svg",
+        "leakage.json", "shortcuts.json", "figures/roc.svg",
     }  # fmt: skip
     assert expected <= set(held)
     assert held["packet.html"].read_bytes() == paths.packet.read_bytes()
@@ -132,14 +137,17 @@ def test_the_same_model_is_registered_once(registered: Workspace) -> None:
 
 
 def test_a_rejected_model_is_registered_with_its_reasons_and_no_alias(tmp_path: Path) -> None:
-    settings, paths = trained_workspace.make(tmp_path, auroc_low=0.55, policy=Policy(max_ece=0.01))
+    policy = Policy(max_ece=0.01, min_gain_over_shortcuts=0.15, refuse_shortcut_alarm=True)
+    settings, paths = trained_workspace.make(tmp_path, auroc_low=0.55, policy=policy)
     summary = register.run(settings, paths)
     assert (summary.passed, summary.status, summary.aliases) == (False, "rejected", ())
-    assert len(summary.reasons) == 2
+    assert len(summary.reasons) == 4
     found = tags(paths, summary)
     assert found["review.status"] == "rejected"
     assert found["review.reason.1"].endswith("test AUROC: expected at least 0.7, got 0.55")
     assert found["review.reason.2"].endswith("expected at most 0.01, got 0.05")
+    assert "best shortcut (thumbnail): expected at least 0.15, got 0.1; what the model knows" in found["review.reason.3"]
+    assert found["review.reason.4"].endswith("can be told without seeing a finding, by border (opacity)")
     assert found["gate.auroc"].startswith("failed: ")
     assert client(paths).get_registered_model("chest-opacity").aliases == {}
     assert "expected at least 0.7, got 0.55" in summary.describe()
@@ -211,6 +219,15 @@ def test_a_stage_that_has_not_run_is_named(missing: str, stage: str, tmp_path: P
     with pytest.raises(MissingInputError, match=f"expected what `radtransfer {stage}` writes"):
         register.run(settings, paths)
     assert not paths.mlflow.exists()
+
+
+def test_metrics_that_were_not_compared_with_shortcuts_are_refused(tmp_path: Path) -> None:
+    settings, paths = trained_workspace.make(tmp_path, store=False)
+    metrics = json.loads(paths.metrics.read_text())
+    del metrics["shortcuts"]
+    trained_workspace.write(paths.metrics, json.dumps(metrics))
+    with pytest.raises(MissingInputError, match=r"comparison with shortcuts, found none; run `radtransfer audit-shortcuts`"):
+        register.run(settings, paths)
 
 
 def test_a_split_made_after_the_training_is_refused(tmp_path: Path) -> None:

@@ -20,12 +20,12 @@ import pytest
 import torch
 from rich.console import Console
 from rich.progress import Progress
+from tiny_workspace import SIZE, save_tiny, write_workspace
 
 from pipelines import files
 from pipelines.config import Config
 from pipelines.errors import ConfigurationError, MissingInputError, TrainingError, WeightsError
 from pipelines.imaging.radiograph import Recipe
-from pipelines.imaging.store import open_for_adding, table, write_shard
 from pipelines.inference import Model
 from pipelines.metrics.discrimination import auroc
 from pipelines.metrics.thresholds import choose
@@ -33,39 +33,11 @@ from pipelines.models import backbones, passports
 from pipelines.models.provenance import Normalisation
 from pipelines.paths import Paths
 from pipelines.quality.leakage import split_sha256
-from pipelines.records import SPLIT
 from pipelines.stages import train
 from pipelines.training.listener import Epoch, Silence, Step
 from pipelines.transfer.strategies import STRATEGIES
 
-SIZE, SHARDS, PER_SHARD = 48, 3, 20
 OUTPUTS = ("model.safetensors", "model.json", "validation.parquet", "history.csv")
-
-
-def write_workspace(folder: Path) -> Paths:
-    """Three shards of noise with blobs: 36 images to learn from, 24 to validate on; some labels unknown."""
-    paths, recipe, generator = Paths(folder), Recipe(SIZE, "uint8", (0.5, 99.5)), np.random.default_rng(5)
-    open_for_adding(paths.prepared, recipe)
-    rows: list[dict[str, Any]] = []
-    for shard in range(SHARDS):
-        images = generator.integers(0, 90, (PER_SHARD, SIZE, SIZE)).astype(np.uint8)
-        names = [f"2.25.{shard * PER_SHARD + row}" for row in range(PER_SHARD)]
-        for row, image in enumerate(images):
-            left, right = row % 2, row // 2 % 2
-            image[10:24, 4:18] += np.uint8(150 * left)
-            image[10:24, 28:42] += np.uint8(150 * right)
-            rows.append({"image": names[row], "shard": shard, "row": row, "left": float(left), "right": float(right)})
-        write_shard(paths.prepared, shard, images, lambda: table([]), recipe)
-    frame = pd.DataFrame(rows)
-    frame["patient"] = [f"patient-{number // 2}" for number in range(len(frame))]
-    frame["part"] = np.where(np.arange(len(frame)) % 5 < 3, "train", "validation")
-    frame["kind"] = np.select([frame["left"] + frame["right"] == 0, frame["left"] == 1], ["none", "left"], "right")
-    frame.loc[::9, "right"] = np.nan
-    files.write_table(paths.index, frame[["image", "patient", "shard", "row"]])
-    files.write_table(paths.labels, frame[["image", "left", "right", "kind"]])
-    split = frame.assign(study=frame["patient"], pixel_hash=frame["image"])
-    files.write_table(paths.split, split.sample(frac=1, random_state=1)[[*SPLIT]])
-    return paths
 
 
 @pytest.fixture(scope="module")
@@ -84,20 +56,6 @@ def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> passports.Found:
     """A pretrained tiny network, known by the name `tiny`, in a weights folder of the test's own."""
     monkeypatch.setenv("RADTRANSFER_WEIGHTS", str(tmp_path / "weights"))
     return save_tiny(tmp_path / "weights", seed=4)
-
-
-def save_tiny(folder: Path, seed: int) -> passports.Found:
-    torch.manual_seed(seed)
-    half = Normalisation((0.4, 0.4, 0.4), (0.2, 0.2, 0.2))
-    network = backbones.build("resnet10", outputs=1, dropout=0.0, normalisation=half)
-    return passports.save_backbone(
-        network,
-        folder / "tiny.safetensors",
-        name="tiny",
-        source="test",
-        licence="Apache-2.0",
-        trained_on="nothing",
-    )
 
 
 MULTILABEL = {"kind": "multilabel", "targets": ["left", "right"]}
@@ -121,7 +79,7 @@ def written(paths: Paths) -> dict[str, bytes]:
     return {name: (paths.model / name).read_bytes() for name in OUTPUTS}
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", [name for name in STRATEGIES if name != "lora"])  # which needs a transformer
 def test_every_strategy_ends_in_a_model_and_the_same_bytes_twice(strategy: str, paths: Paths) -> None:
     summary = train.run(config(strategy), paths, Silence())
     first = written(paths)
@@ -194,6 +152,53 @@ def test_the_history_has_one_line_per_epoch_and_no_clock(paths: Paths) -> None:
     columns = ["epoch", "train_loss", "validation_loss", "validation_auroc", "learning_rate_head"]
     assert list(history.columns) == columns
     assert history["epoch"].tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("task", [MULTILABEL, MULTICLASS], ids=lambda task: task["kind"])
+@pytest.mark.parametrize(
+    ("classifier", "kind"),
+    [("logistic_regression", "linear"), ("linear_svm", "linear"), ("knn", "knn"), ("mlp", "mlp")],
+)
+def test_the_card_says_what_kind_of_head_it_is_and_how_it_was_found(
+    classifier: str, kind: str, task: dict[str, Any], paths: Paths
+) -> None:
+    summary = train.run(config("feature_extraction", task, own={"classifier": classifier}), paths, Silence())
+    model = Model.load(paths.model, "cpu")
+    assert model.card.head["kind"] == kind
+    assert model.card.strategy["classifier"] == classifier
+    assert ("classifier" in model.card.training) == (classifier != "mlp")
+    predictions = pd.read_parquet(paths.model / "validation.parquet")
+    place = pd.read_parquet(paths.index).set_index("image").loc[predictions["image"]]
+    arrays = np.stack(
+        [np.load(paths.prepared / f"shard-{s:05d}.npy")[r] for s, r in zip(place["shard"], place["row"], strict=True)]
+    )
+    outputs = list(model.card.task.outputs)
+    assert np.allclose(predictions[[f"p_{name}" for name in outputs]], model.probabilities(arrays), atol=1e-6)
+    json.dumps(asdict(summary), allow_nan=False)
+
+
+@pytest.mark.parametrize(("source", "strategy"), [("tiny", "differential"), ("scratch", "scratch")])
+def test_the_data_decide_what_is_recommended_and_the_log_and_the_card_say_why(source: str, strategy: str, paths: Paths) -> None:
+    notes: list[str] = []
+
+    class Noting(Silence):
+        def noted(self, text: str) -> None:
+            notes.append(text)
+
+    summary = train.run(config("recommended", epochs=1, weights=source), paths, Noting())
+    card = Model.load(paths.model, "cpu").card
+    assert summary.strategy == card.strategy["name"] == strategy
+    assert card.strategy["recommended"] == notes[0]
+    assert notes[0].startswith(f"recommended: {strategy} for 36 labelled images of ")
+
+
+def test_the_card_repeats_the_regularisers_and_reports_the_anchor(paths: Paths) -> None:
+    train.run(config("l2_sp", epochs=1, label_smoothing=0.1, mixup=0.2, ema=0.9), paths, Silence())
+    card = Model.load(paths.model, "cpu").card
+    assert card.strategy["anchor"] == 0.1
+    assert card.training["distance_from_source"] > 0
+    in_effect = card.strategy["settings"]
+    assert (in_effect["label_smoothing"], in_effect["mixup"], in_effect["ema"]) == (0.1, 0.2, 0.9)
 
 
 def another_label(paths: Paths) -> None:
@@ -280,6 +285,15 @@ def test_the_terminal_shows_layer_groups_rates_and_each_epoch(paths: Paths, monk
     assert shown.count("validation AUROC") == 3
 
 
+def test_the_table_says_from_which_epoch_a_group_learns(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    terminal = Console(file=screen, width=140, force_terminal=False)
+    monkeypatch.setattr("pipelines.console.console", lambda: terminal)
+    train.run(config("gradual", epochs=1, own={"unfreeze_every": 2}), paths)
+    rows = {line.split()[1]: line.split() for line in screen.getvalue().splitlines() if line.startswith("│")}
+    assert [rows[name][-2] for name in ("stem", "stage4", "head")] == ["11", "3", "1"]
+
+
 def test_the_progress_bar_carries_the_rate_of_each_group(paths: Paths) -> None:
     notes: list[str] = []
     with Progress(console=Console(file=io.StringIO())) as progress:
@@ -332,3 +346,25 @@ def test_a_split_of_images_that_are_not_prepared_is_refused(paths: Paths) -> Non
 def test_a_target_that_no_label_column_holds_is_named(paths: Paths) -> None:
     with pytest.raises(TrainingError, match="labels: expected columns fracture, fracture not there"):
         train.run(config(task={"kind": "binary", "targets": ["fracture"]}), paths, Silence())
+
+
+def test_the_source_scratch_goes_with_the_strategy_scratch_only(paths: Paths) -> None:
+    with pytest.raises(ConfigurationError, match=r"train\.weights: expected a source of weights for .*name=scratch"):
+        train.run(config("full", weights="scratch"), paths, Silence())
+
+
+def test_a_network_that_cannot_take_the_prepared_size_is_refused_first(paths: Paths) -> None:
+    with pytest.raises(ConfigurationError, match=rf"prepare\.size: expected at least 75 for inception_v3, got {SIZE}"):
+        train.run(config(backbone="inception_v3", weights="imagenet"), paths, Silence())
+
+
+def test_weights_of_one_channel_make_a_model_of_one_channel(paths: Paths, tmp_path: Path) -> None:
+    grey = Normalisation((0.5,), (1 / 2048,))
+    network = backbones.build("resnet10", outputs=1, dropout=0.0, normalisation=grey)
+    facts = {"name": "grey", "source": "medical", "licence": "none", "trained_on": "nothing"}
+    passports.save_backbone(network, tmp_path / "weights" / "grey.safetensors", **facts)
+    train.run(config("full", weights="medical"), paths, Silence())
+    model = Model.load(paths.model, "cpu")
+    assert model.card.passport is not None
+    assert (model.card.passport.channels, model.card.normalisation.mean) == ("grey", (0.5,))
+    assert model.network.trunk.get_submodule("conv1").weight.shape[1] == 1

@@ -112,3 +112,30 @@ def test_probabilities_of_classes_sum_to_one_and_of_findings_need_not() -> None:
     logits = torch.tensor([[0.0, 0.0]])
     assert probabilities(logits, exclusive=True).tolist() == [[0.5, 0.5]]
     assert probabilities(logits + 20, exclusive=False).sum() > 1.99
+
+
+def test_smoothed_labels_by_hand() -> None:
+    """A positive of 0.9 + 0.05: with logit 2 the loss is log(1 + e²) − 0.95 · 2."""
+    loss = Loss(exclusive=False, smoothing=0.1)(torch.tensor([[2.0], [5.0]]), torch.tensor([[1.0], [NAN]]))
+    assert loss.item() == pytest.approx(math.log(1 + math.exp(2)) - 1.9, rel=1e-6)
+
+
+def test_smoothed_classes_by_hand() -> None:
+    """Of three classes the true one has 0.7 + 0.1, the others 0.1 each; logits 0, 0, log 2 are shares ¼, ¼, ½."""
+    loss = Loss(exclusive=True, smoothing=0.3)(torch.tensor([[0.0, 0.0, math.log(2)]]), torch.tensor([[0.0, 0.0, 1.0]]))
+    assert loss.item() == pytest.approx(-0.2 * math.log(0.25) - 0.8 * math.log(0.5), rel=1e-6)
+
+
+@pytest.mark.parametrize("exclusive", [False, True])
+def test_soft_labels_that_are_hard_have_the_same_loss(exclusive: bool) -> None:
+    logits, labels = torch.tensor([[0.3, -1.0], [0.5, 2.0]]), torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    weights = torch.tensor([3.0, 0.5])
+    hard, soft = (Loss(exclusive, weights, soft=soft)(logits, labels) for soft in (False, True))
+    assert soft.item() == pytest.approx(hard.item(), rel=1e-6)
+
+
+def test_what_is_judged_has_labels_as_they_are() -> None:
+    loss = loss_for(BINARY, np.array([[1], [0], [0]], np.float32), "balanced", smoothing=0.2, soft=True)
+    assert (loss.smoothing, loss.soft) == (0.2, True)
+    assert (loss.judging.smoothing, loss.judging.soft) == (0.0, False)
+    assert loss.judging.weights is loss.weights

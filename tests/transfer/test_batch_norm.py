@@ -47,3 +47,16 @@ def test_batch_norm_that_is_not_frozen_does_adapt() -> None:
     before = norm.running_mean.clone()
     network.train()(torch.rand(2, 1, 64, 64))
     assert not torch.equal(norm.running_mean, before)
+
+
+def test_frozen_batch_norm_keeps_the_activation_that_timm_puts_into_it() -> None:
+    network = backbones.build("timm:test_efficientnet", outputs=1, dropout=0.0, normalisation=NORMALISATION).eval()
+    norm, images = next(batch_norms(network)), torch.rand(2, 1, 64, 64)
+    assert type(norm).__name__ == "BatchNormAct2d"
+    assert norm.running_mean is not None
+    norm.running_mean.fill_(0.3)
+    expected = network(images)
+    freeze_batch_norm(network)
+    assert all(isinstance(frozen, FrozenBatchNorm2d) for frozen in batch_norms(network))
+    assert torch.equal(network.train().trunk(images), network.eval().trunk(images))
+    assert torch.equal(network(images), expected)

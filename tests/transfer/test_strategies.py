@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from pipelines.config import StrategySection
@@ -7,7 +9,7 @@ from pipelines.errors import ConfigurationError
 from pipelines.models import backbones
 from pipelines.models.backbones import BACKBONES, Network
 from pipelines.models.provenance import Normalisation
-from pipelines.transfer import strategies
+from pipelines.transfer import recommendation, strategies
 from pipelines.transfer.batch_norm import batch_norms
 from pipelines.transfer.strategies import STRATEGIES, learning_rates, plan
 
@@ -25,13 +27,42 @@ def section(name: str, **changes: object) -> StrategySection:
     ("name", "expected"),
     [
         ("feature_extraction", (0.0, 0.0, 0.0, 0.8)),
-        ("differential", (0.1, 0.2, 0.4, 0.8)),
+        ("head_only", (0.0, 0.0, 0.0, 0.8)),
+        ("last_groups", (0.0, 0.0, 0.4, 0.8)),
+        ("gradual", (0.1, 0.2, 0.4, 0.8)),
+        ("lp_ft", (0.8, 0.8, 0.8, 0.8)),
         ("full", (0.8, 0.8, 0.8, 0.8)),
+        ("differential", (0.1, 0.2, 0.4, 0.8)),
+        ("auto_rgn", (0.8, 0.8, 0.8, 0.8)),
+        ("lora", (0.8, 0.8, 0.8, 0.8)),
+        ("l2_sp", (0.8, 0.8, 0.8, 0.8)),
         ("scratch", (0.8, 0.8, 0.8, 0.8)),
     ],
 )
 def test_learning_rates_from_stem_to_head(name: str, expected: tuple[float, ...]) -> None:
+    assert name in STRATEGIES
     assert learning_rates(4, section(name, learning_rate=0.8, decay=0.5)) == pytest.approx(expected)
+
+
+def test_as_many_groups_learn_as_are_asked_for() -> None:
+    asked = section("last_groups", groups=2, learning_rate=0.8, decay=0.5)
+    assert learning_rates(6, asked) == pytest.approx((0, 0, 0, 0.2, 0.4, 0.8))
+
+
+def test_a_rate_that_is_named_takes_the_place_of_the_strategys() -> None:
+    worked_out = plan(make(), section("differential", learning_rate=0.8, decay=0.5, rates={"stem": 0, "stage4": 0.07}))
+    assert [group.learning_rate for group in worked_out.groups] == pytest.approx([0, 0.05, 0.1, 0.2, 0.07, 0.8])
+    assert worked_out.groups[0].trained == 0
+
+
+def test_groups_are_unfrozen_from_head_to_stem_every_so_many_epochs() -> None:
+    worked_out = plan(make(), section("gradual", unfreeze_every=3))
+    assert [group.from_epoch for group in worked_out.groups] == [16, 13, 10, 7, 4, 1]
+
+
+def test_a_batch_norm_in_a_group_that_does_not_learn_is_frozen_whatever_is_said() -> None:
+    worked_out = plan(make(), section("last_groups", groups=2, batch_norm="trained"))
+    assert [group.batch_norm for group in worked_out.groups] == ["frozen"] * 3 + ["trained"] * 2 + [None]
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
@@ -40,7 +71,13 @@ def test_no_learning_rate_in_the_configuration_means_that_of_the_table(name: str
 
 
 def test_the_table_and_the_schema_name_the_same_strategies() -> None:
-    assert set(STRATEGIES) == set(StrategySection.model_fields["name"].annotation.__args__)
+    assert {*STRATEGIES, recommendation.RECOMMENDED} == set(StrategySection.model_fields["name"].annotation.__args__)
+
+
+def test_every_option_that_is_optional_is_some_strategys() -> None:
+    for_all = {"name", "learning_rate", "decay", "warmup_epochs", "batch_norm"}
+    used = {option for strategy in STRATEGIES.values() for option in strategy.options}
+    assert used == {*StrategySection.model_fields} - for_all
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
@@ -91,10 +128,48 @@ def test_planning_changes_nothing() -> None:
 
 
 def test_batch_norm_cannot_be_trained_in_a_backbone_that_does_not_learn() -> None:
-    with pytest.raises(ConfigurationError, match=r"train\.strategy\.batch_norm: expected frozen or null for feature_extraction"):
+    with pytest.raises(ConfigurationError, match=r"train\.strategy\.batch_norm: expected frozen, adaptive or null for feature"):
         plan(make(), section("feature_extraction", batch_norm="trained"))
 
 
 def test_batch_norm_cannot_be_frozen_in_a_network_that_knows_no_statistics_yet() -> None:
     with pytest.raises(ConfigurationError, match=r"train\.strategy\.batch_norm: expected trained or null for scratch"):
         plan(make(), section("scratch", batch_norm="frozen"))
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("full", {"groups": 2}, r"groups: expected null for full, which has no use for it, got 2; it is for last_groups$"),
+        ("differential", {"unfreeze_every": 2}, r"unfreeze_every: expected null for differential, .* it is for gradual$"),
+        ("full", {"classifier": "knn"}, r"classifier: expected null for full, .*it is for feature_extraction, lp_ft$"),
+        ("feature_extraction", {"anchor": 0.1}, r"anchor: expected null for feature_extraction, .* it is for last_groups, "),
+        ("scratch", {"anchor": 0.1}, r"anchor: expected null for scratch, which has no use for it, got 0.1"),
+        ("head_only", {"rates": {"stem": 0.1}}, r"rates: expected \{\} for head_only, which has no use for it"),
+        ("full", {"rank": 4}, r"rank: expected null for full, .* it is for lora$"),
+        ("lp_ft", {"classifier": "knn"}, r"classifier: expected logistic_regression or linear_svm for lp_ft, got knn"),
+        ("feature_extraction", {"hidden": 9}, r"hidden: expected null for the classifier linear, got 9; it is for mlp"),
+        ("feature_extraction", {"neighbours": 9, "classifier": "mlp"}, r"neighbours: expected null for .* mlp, got 9; .* knn"),
+        (
+            "feature_extraction",
+            {"classifier": "knn", "learning_rate": 0.1},
+            r"learning_rate: expected null for the classifier knn, which a solver finds, got 0.1; choose linear or mlp",
+        ),
+        ("head_only", {"batch_norm": "trained"}, r"batch_norm: expected frozen, adaptive or null for head_only"),
+        ("scratch", {"batch_norm": "adaptive"}, r"batch_norm: expected trained or null for scratch, .* got adaptive"),
+        ("full", {"rates": {"stage9": 0.1}}, r"rates: expected layer groups of resnet10 \(stem, .*, head\), got stage9"),
+        ("last_groups", {"groups": 6}, r"groups: expected at most 5, the layer groups of resnet10, got 6"),
+        ("lora", {}, r"name: lora puts adapters into attention, and resnet10 has none; choose a transformer"),
+        ("recommended", {}, r"name: recommended depends on the data, which are not known here; choose one of feature_extr"),
+    ],
+)
+def test_what_a_strategy_cannot_be_is_refused_with_the_remedy(name: str, changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"params.yaml train\.strategy\." + message):
+        plan(make(), section(name, **changes))
+
+
+@pytest.mark.parametrize("name", [name for name in STRATEGIES if name != "lora"])
+def test_a_plan_is_plain_values_for_the_model_card(name: str) -> None:
+    card = plan(make(), section(name)).to_dict()
+    assert json.loads(json.dumps(card, allow_nan=False)) == card
+    assert card["name"] == name

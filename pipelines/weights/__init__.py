@@ -1,0 +1,1 @@
+"""The cabinet of pretrained weights, as `radtransfer weights` opens it."""

@@ -1,0 +1,189 @@
+"""Adding checkpoints of others: a passport is written once the weights are proven to fit."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipelines import files
+from pipelines.errors import ConfigurationError, WeightsError
+from pipelines.paths import weights_folder
+from pipelines.weights.summaries import Verification, Verified
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pipelines.models.bundles import Bundle
+    from pipelines.models.keymaps import KeyMap
+    from pipelines.models.provenance import Passport
+
+
+@dataclass(frozen=True)
+class Description:
+    """What the user says of a file to add; None where the layout, or the bundle, is to say it."""
+
+    backbone: str | None = None
+    name: str | None = None
+    layout: str | None = None
+    source: str | None = None
+    licence: str | None = None
+    trained_on: str | None = None
+    channels: str | None = None
+    input_range: tuple[float, ...] | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    input_size: int | None = None
+    url: str | None = None
+    notes: str | None = None
+    architecture: str | None = None
+
+
+def numbers(text: str | None, option: str) -> tuple[float, ...] | None:
+    """The numbers of `0.485,0.456,0.406`.
+
+    Raises:
+        ConfigurationError: it holds something else.
+    """
+    try:
+        return tuple(float(part) for part in text.split(",")) if text is not None else None
+    except ValueError as error:
+        raise ConfigurationError(f"{option}: expected numbers with commas, got {text!r}") from error
+
+
+def add(path: Path, said: Description) -> Verification:
+    """Write a passport for a file of others, or a MONAI bundle, once its weights are proven to fit; the file is copied.
+
+    The layout, if not said, is the one by which every tensor fits. The passport records the hash and golden activations.
+
+    Raises:
+        WeightsError: the file cannot be read or used; what is missing and what is left over is listed; or something that only
+            the user can know is not said.
+    """
+    from pipelines.models import backbones, bundles, checkpoints, passports, references
+
+    folder = weights_folder()
+    if bundles.is_bundle(path):
+        path, said = _of_bundle(bundles.read(path), said)
+    if said.backbone is None:
+        raise WeightsError(f"{path.name}: expected --backbone, one of {', '.join(backbones.BACKBONES)} or timm:NAME")
+    content = checkpoints.read(path)
+    within = checkpoints.wrapper(content, path)
+    state = checkpoints.tensors(content, path, within)
+    passport = _passport(path, hashlib.sha256(content).hexdigest(), state, within, said)
+    network = backbones.build(passport.backbone, outputs=1, dropout=0, normalisation=passport.normalisation)
+    passport = replace(passport, reduction=network.probe().reduction)
+    report = passports.load_state(network, passport, lambda: state, passport.sha256)
+    compared = references.compare(network, passport, state)
+    passport = replace(passport, golden=network.probe().fingerprint)
+    values = passport.to_dict()
+    passports.Passport.from_dict(values, passport.name)
+    if (folder / passport.file).resolve() != path.resolve():
+        files.write_bytes(folder / passport.file, content)
+    files.write_json(folder / f"{passport.name}.json", values)
+    checked = Verified(
+        *(passport.name, passport.backbone, passport.file, passport.sha256, passport.licence),
+        *(report.matched, report.missing, report.left_over, True, compared),
+    )
+    return Verification(True, (checked,))
+
+
+def _of_bundle(bundle: Bundle, said: Description) -> tuple[Path, Description]:
+    """What the user says goes before what the bundle says."""
+    named: dict[str, Any] = {
+        "backbone": bundle.backbone,
+        "name": plain(bundle.name),
+        "layout": "monai",
+        "licence": bundle.licence or None,
+        "trained_on": bundle.trained_on or None,
+        "channels": bundle.channels,
+        "input_range": bundle.input_range,
+        "input_size": bundle.input_size,
+        "architecture": bundle.architecture,
+        **(_as_it_is(bundle) if said.mean is None else {}),
+    }
+    return bundle.weights, replace(said, **{key: value for key, value in named.items() if getattr(said, key) is None})
+
+
+def _as_it_is(bundle: Bundle) -> dict[str, tuple[float, ...]]:
+    """A bundle expects images in its range; it names no mean and no deviation."""
+    channels = 1 if bundle.channels == "grey" else 3
+    return {"mean": (0.0,) * channels, "std": (1.0,) * channels} if bundle.input_range else {}
+
+
+def _passport(path: Path, sha256: str, state: dict[str, Tensor], within: str, said: Description) -> Passport:
+    """The passport of a file, from its layout and what the user says; a key map by which all tensors fit, if there is one."""
+    from pipelines.models import backbones, layouts
+    from pipelines.models.provenance import Passport
+
+    backbone = str(said.backbone)
+    layout, key_map, channels = _layout(path, state, backbone, said)
+    known = layouts.LAYOUTS[layout]
+    facts = {
+        "source": said.source or known.source,
+        "licence": said.licence or known.licence,
+        "trained_on": said.trained_on or known.trained_on,
+        "channels": channels,
+        "input_range": said.input_range or known.input_range,
+        "mean": said.mean or known.mean,
+        "std": said.std or known.std,
+        **(_timm_facts(backbone, said) if layout == "timm" else {}),
+    }
+    if unsaid := [f"--{name.replace('_', '-')}" for name, value in facts.items() if value in (None, "")]:
+        raise WeightsError(f"{path.name}: {', '.join(unsaid)} not said, and the layout {layout} cannot know")
+    name = said.name or plain(path.stem)
+    return Passport(
+        name=name,
+        backbone=backbone,
+        architecture=said.architecture or f"{layout} {backbone}",
+        file=f"{plain(name)}{path.suffix}",
+        sha256=sha256,
+        key_map=key_map,
+        url=said.url,
+        input_size=said.input_size or known.sizes.get(backbone) or backbones.resolve(backbone).input_size,
+        notes=said.notes or known.notes,
+        within=within,
+        **facts,
+    )
+
+
+def _layout(path: Path, state: dict[str, Tensor], backbone: str, said: Description) -> tuple[str, str | KeyMap, str]:
+    """The layout said, or the only one that fits; the map by which it fits, or the first if none does; and the channels."""
+    from pipelines.models import backbones, layouts
+    from pipelines.models.provenance import Normalisation
+
+    named = {said.layout: layouts.maps(said.layout, backbone)} if said.layout else {}
+    for channels, count in (("RGB", 3), ("grey", 1)):
+        even = Normalisation((0.5,) * count, (0.25,) * count)
+        network = backbones.build(backbone, outputs=1, dropout=0, normalisation=even)
+        fitting = [pair for pair in layouts.fitting(network, state) if said.layout in (None, pair[0])]
+        if len({name for name, _ in fitting}) > 1:
+            names = ", ".join(dict.fromkeys(name for name, _ in fitting))
+            raise WeightsError(f"{path.name}: its names are those of {names}, whose preprocessing differs; say --layout")
+        if fitting:
+            return *fitting[0], said.channels or channels
+    if said.layout is None:
+        raise layouts.unrecognised(network, state, path.name)
+    return said.layout, named[said.layout][0], said.channels or layouts.LAYOUTS[said.layout].channels
+
+
+def _timm_facts(backbone: str, said: Description) -> dict[str, Any]:
+    """What timm says of the model's weights, unless the user says otherwise."""
+    from pipelines.models.families import timm_nets
+
+    names = {"vit_b16": "vit_base_patch16_224", "seresnet50": "legacy_seresnet50"}
+    name = names.get(backbone, backbone.removeprefix(timm_nets.PREFIX))
+    constants = timm_nets.constants(name)
+    facts: dict[str, Any] = {"mean": said.mean or tuple(constants["mean"]), "std": said.std or tuple(constants["std"])}
+    if constants.get("license") and not said.licence:
+        facts["licence"] = f"{constants['license']} (timm); the terms of its training images apply"
+    if not said.trained_on:
+        facts["trained_on"] = f"see timm for {name}, tag {constants.get('tag') or 'none'}"
+    return facts
+
+
+def plain(text: str) -> str:
+    """A name that can be a file's."""
+    return re.sub(r"[^\w.+-]+", "-", text).strip("-.") or "weights"

@@ -1,0 +1,114 @@
+"""What passports there are, and verifying and fetching the checkpoints that they are about."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipelines.errors import RadtransferError, WeightsError
+from pipelines.paths import weights_folder
+from pipelines.weights.adding import Description, add, plain
+from pipelines.weights.summaries import Entry, Listing, Verification, Verified
+
+if TYPE_CHECKING:
+    from pipelines.models.provenance import Passport
+
+
+def catalogue(backbone: str | None = None) -> Listing:
+    """Every passport, of the table and of the weights folder, or those that fit `backbone`."""
+    entries = [_entry(passport) for passport in _passports() if backbone in (None, passport.backbone)]
+    order = ("here", "absent", "wanted")
+    return Listing(str(weights_folder()), tuple(sorted(entries, key=lambda item: order.index(item.state))))
+
+
+def verify(names: Iterable[str] = ()) -> Verification:
+    """Hold checkpoints against their passports and the publishers' networks: those named, or all that are here.
+
+    Raises:
+        WeightsError: there is no passport of a name.
+    """
+    wanted, folder = tuple(names), weights_folder()
+    passports = [passport for passport in _passports(*wanted) if not wanted or {passport.name, passport.source} & set(wanted)]
+    if unknown := [name for name in wanted if not any(name in (passport.name, passport.source) for passport in passports)]:
+        raise WeightsError(f"no passport is called {', '.join(unknown)}; see `radtransfer weights list`")
+    here = [passport for passport in passports if wanted or (folder / passport.file).is_file()]
+    checked = tuple(_verified(passport, folder / passport.file) for passport in here)
+    return Verification(all(not item.failure for item in checked), checked)
+
+
+def fetch(name: str, backbone: str | None = None) -> Verification:
+    """Download a checkpoint by its passport's name, by source and backbone, or as `timm:NAME`, and verify it.
+
+    timm publishes no hashes: that of what comes first is written into the passport, and holds from then on.
+
+    Raises:
+        WeightsError: nothing answers to the name, it has no address, cannot be downloaded, or has another hash.
+    """
+    from pipelines.models import passports
+    from pipelines.models.families import timm_nets
+
+    if name.startswith(timm_nets.PREFIX):
+        return _fetched_from_timm(name)
+    answering = [item for item in _passports(name) if name in (item.name, item.source) and backbone in (None, item.backbone)]
+    if not answering:
+        where = f" for {backbone}" if backbone else ""
+        raise WeightsError(f"no passport is called {name}{where}; see `radtransfer weights list`")
+    if len({passport.backbone for passport in answering}) > 1:
+        known = ", ".join(dict.fromkeys(passport.backbone for passport in answering))
+        raise WeightsError(f"{name}: several networks have it; name one with --backbone: {known}")
+    found = passports.find(name, answering[0].backbone)
+    checked = _verified(found.passport, found.path)
+    return Verification(not checked.failure, (checked,))
+
+
+def _fetched_from_timm(backbone: str) -> Verification:
+    """Download what timm names, and add it."""
+    from pipelines.models import passports
+    from pipelines.models.families import timm_nets
+
+    name = backbone.removeprefix(timm_nets.PREFIX)
+    timm_nets.entry(name)
+    constants = timm_nets.constants(name)
+    hub = constants.get("hf_hub_id")
+    url = f"https://huggingface.co/{hub}/resolve/main/model.safetensors" if hub else constants.get("url")
+    if not url or constants.get("custom_load"):
+        raise WeightsError(f"{backbone}: timm names no address of a state dict; get one and `radtransfer weights add` it")
+    tag = constants.get("tag") or ""
+    label = f"timm-{plain(name if not tag or name.endswith(tag) else f'{name}.{tag}')}"
+    target = weights_folder() / f"{label}{Path(url).suffix}"
+    passports.fetch_file(url, target, f"download it elsewhere, and `radtransfer weights add FILE --backbone {backbone}`")
+    notes = "timm publishes no hash: this is that of the file as it was first downloaded"
+    return add(target, Description(backbone=backbone, name=label, layout="timm", url=url, notes=notes))
+
+
+def _passports(*named: str) -> list[Passport]:
+    from pipelines.models import passports
+
+    folder = weights_folder()
+    beside = [passport for name in named or ("",) for passport in passports.beside(folder, name)]
+    return list({passport.name: passport for passport in (*passports.PASSPORTS, *beside)}.values())
+
+
+def _entry(passport: Passport) -> Entry:
+    here = (weights_folder() / passport.file).is_file()
+    state = "here" if here else "absent" if passport.url else "wanted"
+    return Entry(passport.name, passport.backbone, passport.source, passport.file, state, passport.licence)
+
+
+def _verified(passport: Passport, path: Path) -> Verified:
+    """Load it as a training would, then compare with the publisher's network; a failure is told, not raised."""
+    from pipelines.models import backbones, checkpoints, passports, references
+
+    said = (passport.name, passport.backbone, passport.file)
+    try:
+        network = backbones.build(passport.backbone, outputs=1, dropout=0, normalisation=passport.normalisation)
+        report = passports.load(network, passports.Found(passport, path))
+        state = checkpoints.tensors(checkpoints.read(path), path, passport.within)
+        compared = references.compare(network, passport, state)
+    except RadtransferError as error:
+        return Verified(*said, passport.sha256, passport.licence, 0, (), (), bool(passport.golden), None, str(error))
+    return Verified(
+        *(*said, report.sha256, passport.licence, report.matched, report.missing, report.left_over),
+        *(bool(passport.golden), compared),
+    )

@@ -1,0 +1,98 @@
+"""The pretrain stage on a tiny workspace: whom it looks at, what it publishes, and that it serves as a source."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from tiny_workspace import save_tiny, write_workspace
+
+from pipelines import files
+from pipelines.config import Config
+from pipelines.errors import ConfigurationError, MissingInputError, TrainingError
+from pipelines.models import passports
+from pipelines.paths import Paths
+from pipelines.stages import pretrain, train
+
+
+@pytest.fixture
+def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
+    monkeypatch.setenv("RADTRANSFER_WEIGHTS", str(tmp_path / "weights"))
+    return write_workspace(tmp_path / "workspace")
+
+
+def config(**changes: object) -> Config:
+    own = {"backbone": "resnet10", "weights": "scratch", "epochs": 1, "batch_size": 12, "method": "vicreg", "device": "cpu"}
+    learns = {"backbone": "resnet10", "weights": "ssl", "epochs": 1, "batch_size": 12, "device": "cpu"}
+    task = {"kind": "binary", "targets": ["left"]}
+    return Config.model_validate({"task": task, "pretrain": {**own, **changes}, "train": learns})
+
+
+def test_what_it_learns_is_a_source_like_any_other(paths: Paths) -> None:
+    summary = pretrain.run(config(), paths)
+    assert "radtransfer train --set train.backbone=resnet10 --set train.weights=ssl" in summary.describe()
+    passport = passports.find("ssl", "resnet10", download=False).passport
+    assert passport.source == "ssl"
+    assert passport.trained_on == "36 radiographs of 18 patients, without labels"
+    assert "vicreg (Bardes et al., ICLR 2022), 1 epochs from random weights" in passport.notes
+    assert train.run(config(), paths).weights == "ssl"
+    assert not paths.checkpoint.exists() or not any(paths.checkpoint.iterdir())
+
+
+def test_no_patient_who_is_judged_on_is_looked_at(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    index, split = pd.read_parquet(paths.index), pd.read_parquet(paths.split)
+    unlabelled = index["patient"].isin(["patient-0", "patient-3"])  # patients of the train and of the validation part
+    one_each = index[unlabelled].groupby("patient")["image"].first()
+    files.write_table(paths.split, split[~split["image"].isin(one_each)])
+    seen: list[int] = []
+    learn = pretrain.pretrain
+
+    def watched(network, examples, *rest):
+        seen.extend(examples.shards * 20 + examples.rows)
+        return learn(network, examples, *rest)
+
+    monkeypatch.setattr(pretrain, "pretrain", watched)
+    summary = pretrain.run(config(), paths)
+    judged = set(split.loc[split["part"] == "validation", "patient"])
+    assert {f"patient-{number // 2}" for number in seen}.isdisjoint(judged)
+    assert {0, 1} <= set(seen)
+    assert (summary.images, summary.patients, summary.held_out) == (36, 18, 24)
+
+
+def test_it_starts_from_the_weights_that_the_configuration_names(paths: Paths, tmp_path: Path) -> None:
+    save_tiny(tmp_path / "weights", seed=4)
+    assert pretrain.run(config(weights="tiny", name="mine"), paths).start == "tiny"
+    assert "from tiny (Apache-2.0)" in passports.find("mine", "resnet10", download=False).passport.notes
+
+
+def test_running_twice_gives_the_same_bytes(paths: Paths, tmp_path: Path) -> None:
+    pretrain.run(config(), paths)
+    first = {path.name: path.read_bytes() for path in (tmp_path / "weights").iterdir()}
+    pretrain.run(config(), paths)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "weights").iterdir()} == first
+
+
+def test_weights_of_another_training_are_not_replaced(paths: Paths, tmp_path: Path) -> None:
+    save_tiny(tmp_path / "weights", seed=4)
+    with pytest.raises(TrainingError, match=r"pretrain.name: expected a name that is free, .*tiny.safetensors is there"):
+        pretrain.run(config(name="tiny"), paths)
+
+
+def test_an_image_size_that_the_network_cannot_take_is_refused(paths: Paths) -> None:
+    with pytest.raises(ConfigurationError, match=r"prepare.size: expected .* for inception_v3, got 48"):
+        pretrain.run(config(backbone="inception_v3"), paths)
+
+
+def test_it_needs_a_split_so_that_test_patients_are_known(paths: Paths) -> None:
+    paths.split.unlink()
+    with pytest.raises(MissingInputError, match="split"):
+        pretrain.run(config(), paths)
+
+
+def test_the_passport_holds_no_path_and_no_patient(paths: Paths, tmp_path: Path) -> None:
+    pretrain.run(config(), paths)
+    text = json.dumps(json.loads((tmp_path / "weights" / "ssl.json").read_text()))
+    assert "patient-" not in text
+    assert str(tmp_path) not in text

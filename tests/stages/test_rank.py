@@ -1,0 +1,134 @@
+"""The rank stage on a tiny workspace: it tells a good network from a bad one, and looks at training patients only."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from tiny_workspace import save_tiny, write_workspace
+
+from pipelines import files
+from pipelines.config import Config
+from pipelines.errors import ConfigurationError, TrainingError, WeightsError
+from pipelines.models import passports
+from pipelines.paths import Paths
+from pipelines.stages import rank
+
+
+@pytest.fixture
+def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
+    monkeypatch.setenv("RADTRANSFER_WEIGHTS", str(tmp_path / "weights"))
+    return write_workspace(tmp_path / "workspace")
+
+
+def config(task: dict[str, object] | None = None, **changes: object) -> Config:
+    own = {"device": "cpu", "bootstrap": 100, **changes}
+    task = task or {"kind": "multilabel", "targets": ["left", "right"]}
+    return Config.model_validate({"task": task, "rank": own, "train": {"backbone": "resnet10"}})
+
+
+def save_blind(folder: Path) -> None:
+    """A network that sees nothing of an image but its mean."""
+    found = save_tiny(folder, seed=4)
+    network = rank.starting.start("resnet10", "tiny", outputs=1, dropout=0.0, seed=0).network
+    with torch.no_grad():
+        for parameter in network.trunk.parameters():
+            parameter.mul_(0)
+    passports.save_backbone(
+        network, folder / "blind.safetensors", name="blind", source="test", licence="none", trained_on="nothing"
+    )
+    assert found.path.exists()
+
+
+def test_a_network_that_sees_nothing_stands_last(paths: Paths, tmp_path: Path) -> None:
+    save_blind(tmp_path / "weights")
+    summary = rank.run(config(), paths)
+    assert {place.candidate for place in summary.places} == {"resnet10@tiny", "resnet10@blind", "resnet10@scratch"}
+    last = summary.places[-1]
+    assert last.candidate == "resnet10@blind"
+    assert last.probe["value"] < 0.6
+    assert summary.places[0].probe["value"] > 0.8
+    assert summary.recommended == summary.places[0].candidate
+    assert summary.places[0].behind["value"] == 0
+    assert not last.tied
+    assert f"--set train.weights={summary.recommended.split('@')[1]}" in summary.describe()
+
+
+def test_what_is_written_is_what_is_said_and_the_features_are_drawn(paths: Paths, tmp_path: Path) -> None:
+    save_tiny(tmp_path / "weights", seed=4)
+    summary = rank.run(config(), paths)
+    written = json.loads((paths.ranking / "ranking.json").read_text())
+    assert written["recommended"] == summary.recommended
+    assert [place["candidate"] for place in written["places"]] == [place.candidate for place in summary.places]
+    assert (paths.ranking / "features.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_features_are_computed_once(paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_tiny(tmp_path / "weights", seed=4)
+    first = rank.run(config(), paths)
+    monkeypatch.setattr("pipelines.training.material._computed", lambda *_: pytest.fail("features were computed again"))
+    again = rank.run(config(), paths)
+    assert [place.seconds[0] for place in again.places] == [0.0, 0.0]
+    assert [place.probe for place in again.places] == [place.probe for place in first.places]
+
+
+def test_only_training_patients_are_looked_at(paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_tiny(tmp_path / "weights", seed=4)
+    seen: list[int] = []
+    extract = rank.extract
+
+    def watched(network, parts, *rest):
+        seen.extend(parts[0].shards * 20 + parts[0].rows)
+        return extract(network, parts, *rest)
+
+    monkeypatch.setattr(rank, "extract", watched)
+    rank.run(config(candidates=["resnet10@tiny"]), paths)
+    split = pd.read_parquet(paths.split).set_index("image")["part"]
+    assert {split[f"2.25.{number}"] for number in seen} == {"train"}
+
+
+def test_of_many_images_whole_patients_are_drawn(paths: Paths, tmp_path: Path) -> None:
+    save_tiny(tmp_path / "weights", seed=4)
+    summary = rank.run(config(max_images=21, candidates=["resnet10@tiny"]), paths)
+    assert (summary.images, summary.patients) == (20, 10)
+
+
+def test_classes_of_which_one_is_true_are_ranked_too(paths: Paths, tmp_path: Path) -> None:
+    save_tiny(tmp_path / "weights", seed=4)
+    task = {"kind": "multiclass", "targets": ["kind"], "classes": ["none", "left", "right"]}
+    assert rank.run(config(task=task, candidates=["resnet10@tiny"]), paths).places[0].probe["value"] > 0.7
+
+
+def test_a_candidate_that_cannot_be_used_is_left_out_and_said_unless_it_was_named(paths: Paths, tmp_path: Path) -> None:
+    found = save_tiny(tmp_path / "weights", seed=4)
+    (tmp_path / "weights" / "broken.safetensors").write_bytes(b"nonsense")
+    passport = json.loads(found.path.with_suffix(".json").read_text())
+    (tmp_path / "weights" / "broken.json").write_text(json.dumps({**passport, "name": "broken", "file": "broken.safetensors"}))
+    summary = rank.run(config(), paths)
+    assert list(summary.skipped) == ["resnet10@broken"]
+    assert "left out resnet10@broken" in summary.describe()
+    with pytest.raises(WeightsError, match=r"expected SHA-256"):
+        rank.run(config(candidates=["resnet10@broken"]), paths)
+
+
+@pytest.mark.parametrize("candidate", ["resnet10", "@tiny", "resnet10@"])
+def test_a_candidate_is_a_network_and_its_weights(paths: Paths, candidate: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"rank.candidates: expected BACKBONE@WEIGHTS, got"):
+        rank.run(config(candidates=[candidate]), paths)
+
+
+def test_an_image_size_that_a_named_network_cannot_take_is_refused(paths: Paths) -> None:
+    with pytest.raises(ConfigurationError, match=r"prepare.size: expected"):
+        rank.run(config(candidates=["inception_v3@scratch"]), paths)
+
+
+def test_a_finding_of_one_patient_cannot_be_ranked_by(paths: Paths, tmp_path: Path) -> None:
+    save_tiny(tmp_path / "weights", seed=4)
+    labels = pd.read_parquet(paths.labels)
+    files.write_table(paths.labels, labels.assign(left=np.where(labels["image"] == "2.25.1", 1.0, 0.0), right=np.nan))
+    with pytest.raises(TrainingError, match=r"at least two patients with, and two without, each finding"):
+        rank.run(config(task={"kind": "binary", "targets": ["left"]}), paths)

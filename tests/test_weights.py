@@ -1,0 +1,405 @@
+"""`radtransfer weights`: what is there, adding what others publish, verifying and fetching it."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import urllib.request
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import timm
+import torch
+import torchvision
+from torch import Tensor, nn
+from typer.testing import CliRunner
+
+from pipelines import __main__
+from pipelines.errors import ConfigurationError, WeightsError
+from pipelines.models import passports
+from pipelines.models.backbones import build
+from pipelines.models.passports import find
+from pipelines.models.starting import start
+from pipelines.weights.adding import Description, add, numbers
+from pipelines.weights.cabinet import catalogue, fetch, verify
+
+runner = CliRunner()
+OWN = Description(backbone="resnet18", name="ours", licence="CC0", trained_on="our own radiographs")
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    made = tmp_path / "weights"
+    made.mkdir()
+    monkeypatch.setenv("RADTRANSFER_WEIGHTS", str(made))
+    return made
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    asked: list[str] = []
+
+    def refuse(url: str, timeout: float) -> Any:
+        asked.append(url)
+        raise OSError("network is unreachable")
+
+    monkeypatch.setattr(urllib.request, "urlopen", refuse)
+    return asked
+
+
+@pytest.fixture(scope="module")
+def resnet() -> nn.Module:
+    torch.manual_seed(3)
+    return torchvision.models.resnet18(weights=None).eval()
+
+
+def written(path: Path, state: dict[str, Tensor]) -> Path:
+    if path.suffix == ".safetensors":
+        safetensors.torch.save_file({key: value.contiguous() for key, value in state.items()}, path)
+    else:
+        torch.save(state, path)
+    return path
+
+
+def served(monkeypatch: pytest.MonkeyPatch, content: bytes) -> list[str]:
+    asked: list[str] = []
+
+    def answer(url: str, timeout: float) -> io.BytesIO:
+        asked.append(url)
+        return io.BytesIO(content)
+
+    monkeypatch.setattr(urllib.request, "urlopen", answer)
+    return asked
+
+
+def test_the_list_says_what_is_here_what_can_be_fetched_and_what_cannot(folder: Path) -> None:
+    (folder / "resnet18-f37072fd.pth").write_bytes(b"")
+    states = {entry.name: entry.state for entry in catalogue().passports}
+    assert states["torchvision-resnet18-v1"] == "here"
+    assert states["torchvision-vit_b16-v1"] == "absent"
+    assert states["mobilenet_v2-imagenet1k"] == "wanted"
+    assert catalogue().passports[0].name == "torchvision-resnet18-v1"
+    assert {entry.backbone for entry in catalogue("vgg16").passports} == {"vgg16"}
+    assert "1 of 2 in" in replace(catalogue(), passports=catalogue().passports[:2]).describe()
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_state_dict_of_ones_own_becomes_a_source(tmp_path: Path, folder: Path, resnet: nn.Module, suffix: str) -> None:
+    file = written(tmp_path / f"mine{suffix}", resnet.state_dict())
+    done = add(file, replace(OWN, layout="torchvision", source="medical", mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25)))
+    (checked,) = done.checkpoints
+    assert (done.passed, checked.matched, checked.missing) == (True, 120, ())
+    assert sorted(checked.left_over) == ["fc.bias", "fc.weight"]
+    assert checked.difference is not None
+    assert checked.difference <= 1e-4
+    passport = find("medical", "resnet18").passport
+    assert passport == find("ours", "resnet18").passport
+    assert passport.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert len(passport.golden) == 8
+    assert (passport.licence, passport.trained_on, passport.mean) == ("CC0", "our own radiographs", (0.5, 0.5, 0.5))
+    begun = start("resnet18", "ours", outputs=1, dropout=0, seed=1)
+    assert torch.equal(begun.network.trunk.state_dict()["conv1.weight"], resnet.state_dict()["conv1.weight"])
+    assert verify(["ours"]).passed
+    assert f"ours{suffix}" in {path.name for path in folder.iterdir()}
+
+
+def test_the_state_within_a_trainings_checkpoint_is_found(tmp_path: Path, resnet: nn.Module) -> None:
+    file = tmp_path / "training.ckpt"
+    torch.save({"epoch": 3, "state_dict": resnet.state_dict()}, file)
+    add(file, replace(OWN, layout="torchvision"))
+    assert find("ours", "resnet18").passport.within == "state_dict"
+    assert verify().passed
+
+
+def test_a_file_that_two_publishers_could_have_written_needs_its_layout(tmp_path: Path) -> None:
+    state = build("vgg16", outputs=1, dropout=0, normalisation=passports.Normalisation((0.5,) * 3, (0.5,) * 3)).trunk.state_dict()
+    file = written(tmp_path / "either.pth", state)
+    with pytest.raises(WeightsError, match=r"its names are those of monai, radtransfer, .*say --layout"):
+        add(file, replace(OWN, backbone="vgg16"))
+
+
+def test_what_only_the_user_can_know_is_asked_for(tmp_path: Path, resnet: nn.Module) -> None:
+    file = written(tmp_path / "mine.pth", {key: value for key, value in resnet.state_dict().items() if not key.startswith("fc")})
+    with pytest.raises(WeightsError, match="--licence, --trained-on, --mean, --std not said, and the layout monai cannot know"):
+        add(file, Description(backbone="resnet18", layout="monai"))
+    with pytest.raises(WeightsError, match="expected --backbone, one of resnet10"):
+        add(file, Description())
+
+
+def test_a_partial_file_is_refused_with_what_is_missing_and_what_is_left_over(
+    tmp_path: Path, folder: Path, resnet: nn.Module
+) -> None:
+    state = {key: value for key, value in resnet.state_dict().items() if not key.startswith("layer4.1.conv2")}
+    file = written(tmp_path / "partial.pth", {**state, "neck.weight": torch.zeros(3)})
+    expected = r"missing layer4\.1\.conv2\.weight; of another shape none; left over neck\.weight; dropped on purpose fc"
+    with pytest.raises(WeightsError, match=expected):
+        add(file, replace(OWN, layout="torchvision"))
+    with pytest.raises(WeightsError, match=r"no layout known for resnet18 explains it; its tensors begin conv1\.weight"):
+        add(file, OWN)
+    assert list(folder.iterdir()) == []
+
+
+def test_a_layout_that_does_not_have_the_network_is_refused(tmp_path: Path, resnet: nn.Module) -> None:
+    file = written(tmp_path / "mine.pth", resnet.state_dict())
+    with pytest.raises(WeightsError, match=r"--layout radimagenet: expected --backbone of resnet50, .*, got resnet18"):
+        add(file, replace(OWN, layout="radimagenet"))
+    with pytest.raises(WeightsError, match=r"--layout: expected one of torchvision, timm, radimagenet, .*, got 'keras'"):
+        add(file, replace(OWN, layout="keras"))
+
+
+def test_a_pickled_model_is_refused_and_the_remedy_named(tmp_path: Path, resnet: nn.Module) -> None:
+    torch.save(resnet, tmp_path / "whole.pt")
+    with pytest.raises(WeightsError, match=r"a whole pickled model \(as torchxrayvision publishes\) is code: save"):
+        add(tmp_path / "whole.pt", replace(OWN, layout="torchvision"))
+
+
+@pytest.fixture(scope="module")
+def radimagenet() -> dict[str, Tensor]:
+    torch.manual_seed(5)
+    wrapper = nn.Module()
+    wrapper.backbone = nn.Sequential(*list(torchvision.models.resnet50(weights=None).children())[:-1])
+    return wrapper.state_dict()
+
+
+def test_radimagenets_file_needs_nothing_but_its_network(tmp_path: Path, radimagenet: dict[str, Tensor]) -> None:
+    file = written(tmp_path / "ResNet50.pt", radimagenet)
+    (checked,) = add(file, Description(backbone="resnet50")).checkpoints
+    passport = find("radimagenet", "resnet50").passport
+    assert (passport.key_map, passport.mean, passport.std) == ("radimagenet-resnet50", (0.5,) * 3, (0.5,) * 3)
+    assert "no radiographs" in passport.trained_on
+    assert "terms" in checked.licence
+    assert checked.left_over == ()
+
+
+def test_torchxrayvisions_state_dict_takes_one_channel_in_its_own_range(tmp_path: Path) -> None:
+    network = torchvision.models.densenet121(weights=None)
+    network.features.conv0 = nn.Conv2d(1, 64, 7, stride=2, padding=3, bias=False)
+    file = written(tmp_path / "all.pt", {**network.state_dict(), "op_threshs": torch.zeros(18)})
+    (checked,) = add(file, Description(backbone="densenet121", name="xrv-all")).checkpoints
+    passport = find("medical", "densenet121").passport
+    assert (passport.channels, passport.input_range, passport.normalisation.mean) == ("grey", (-1024.0, 1024.0), (0.5,))
+    assert checked.left_over == ("classifier.weight", "classifier.bias", "op_threshs")
+    begun = start("densenet121", "medical", outputs=1, dropout=0, seed=1).network.eval()
+    image = torch.rand(1, 1, 64, 64)
+    with torch.no_grad():
+        expected = network.eval().features((2 * image - 1) * 1024).relu().mean((2, 3))
+        assert (begun.features(image) - expected).abs().max() <= 1e-4 * expected.abs().max()
+
+
+# a wrong passport, and the reason that is given
+
+
+def altered(folder: Path, name: str, **changes: Any) -> None:
+    path = folder / f"{name}.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+@pytest.fixture
+def added(tmp_path: Path, folder: Path, resnet: nn.Module) -> Path:
+    add(written(tmp_path / "mine.pth", resnet.state_dict()), replace(OWN, layout="torchvision"))
+    return folder
+
+
+SWAP = [["^layer1.0.conv1.weight$", "-"], ["^layer1.0.conv2.weight$", "layer1.0.conv1.weight"], ["^-$", "layer1.0.conv2.weight"]]
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"sha256": "0" * 64}, "expected SHA-256 0000"),
+        ({"key_map": "torchvision-densenet"}, "left over fc.weight, fc.bias"),
+        ({"key_map": "radimagenet-resnet50"}, "left over fc.weight, fc.bias"),
+        ({"key_map": {"replace": SWAP, "drop": ["^fc"]}}, "a layer of resnet18 differs from the publisher's"),
+        (
+            {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]},
+            "they come out with ImageNet's mean and deviation: the passport's input_range, mean or std is not the publisher's",
+        ),
+        ({"input_range": [0, 255]}, "they come out with ImageNet's mean and deviation"),
+        ({"reduction": 16}, "expected a network that shrinks an image 16 times, resnet18 shrinks it 32 times"),
+        ({"backbone": "resnet34"}, "missing layer1.2.conv1.weight"),
+    ],
+)
+def test_a_wrong_passport_fails_with_the_reason(added: Path, changes: dict[str, Any], reason: str) -> None:
+    assert verify(["ours"]).passed
+    altered(added, "ours", **changes)
+    result = runner.invoke(__main__.app, ["weights", "verify", "ours", "--json"])
+    told = json.loads(result.stdout)
+    assert result.exit_code == 1
+    assert told["passed"] is False
+    assert reason in told["checkpoints"][0]["failure"]
+
+
+def test_a_wrong_key_map_without_golden_features_is_caught_by_the_publishers_network(added: Path, resnet: nn.Module) -> None:
+    from pipelines.models import references
+
+    passport = replace(find("ours", "resnet18").passport, golden=())
+    network = build("resnet18", outputs=1, dropout=0, normalisation=passport.normalisation)
+    exchanged = {**resnet.state_dict(), "layer1.0.conv1.weight": resnet.state_dict()["layer1.0.conv2.weight"]}
+    passports.load_state(network, passport, lambda: exchanged, "")
+    with pytest.raises(WeightsError, match="the key map puts a layer in another's place"):
+        references.compare(network, passport, resnet.state_dict())
+
+
+def test_verifying_what_is_not_known_is_refused() -> None:
+    with pytest.raises(WeightsError, match="no passport is called nowhere; see `radtransfer weights list`"):
+        verify(["nowhere"])
+    assert "nothing to verify" in verify().describe()
+
+
+def test_fetching_takes_the_file_whose_hash_is_known_and_verifies_it(
+    folder: Path, resnet: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = io.BytesIO()
+    torch.save(resnet.state_dict(), stream)
+    content = stream.getvalue()
+    known = replace(passports.PASSPORTS[0], sha256=hashlib.sha256(content).hexdigest())
+    monkeypatch.setattr(passports, "PASSPORTS", (known,))
+    asked = served(monkeypatch, content)
+    done = fetch("imagenet", "resnet18")
+    assert asked == [known.url]
+    assert (done.passed, done.checkpoints[0].missing) == (True, ())
+    assert (folder / known.file).read_bytes() == content
+    served(monkeypatch, content + b"altered")
+    (folder / known.file).unlink()
+    with pytest.raises(WeightsError, match="expected SHA-256"):
+        fetch("imagenet", "resnet18")
+
+
+@pytest.mark.parametrize(
+    ("name", "backbone", "message"),
+    [
+        ("nothing", None, "no passport is called nothing"),
+        ("imagenet", "resnet10", "no passport is called imagenet for resnet10"),
+        ("imagenet", None, "several networks have it; name one with --backbone: resnet18"),
+        ("torchvision-resnet18-v1", None, "network is unreachable"),
+        ("timm:no_such", None, "timm has no model 'no_such'"),
+    ],
+)
+def test_what_cannot_be_fetched_is_said(name: str, backbone: str | None, message: str) -> None:
+    with pytest.raises((WeightsError, ConfigurationError), match=message):
+        fetch(name, backbone)
+
+
+def test_an_encoder_of_timms_is_fetched_and_its_hash_pinned(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(1)
+    state = timm.create_model("test_convnext", pretrained=False).state_dict()
+    asked = served(monkeypatch, safetensors.torch.save({key: value.contiguous() for key, value in state.items()}))
+    (checked,) = fetch("timm:test_convnext").checkpoints
+    assert asked == ["https://huggingface.co/timm/test_convnext.r160_in1k/resolve/main/model.safetensors"]
+    assert sorted(checked.left_over) == ["head.fc.bias", "head.fc.weight"]
+    passport = find("imagenet", "timm:test_convnext").passport
+    assert (passport.input_size, passport.sha256) == (160, checked.sha256)
+    assert "as it was first downloaded" in passport.notes
+    assert "apache-2.0" in passport.licence
+    (folder / passport.file).write_bytes(b"another")
+    assert "expected SHA-256" in verify([passport.name]).checkpoints[0].failure
+
+
+Change = Callable[[dict[str, Any]], None]
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Callable[..., Path]:
+    """A MONAI bundle of a DenseNet-121 for one channel in 0…1, written as MONAI's specification says."""
+
+    def make(
+        network: dict[str, Any], *, name: str = "chest_bundle", channels: int = 1, state: dict[str, Tensor] | None = None
+    ) -> Path:
+        folder = tmp_path / name
+        (folder / "configs").mkdir(parents=True)
+        (folder / "models").mkdir()
+        image = {"num_channels": channels, "spatial_shape": [256, 256], "value_range": [0, 1]}
+        metadata = {"name": "Chest Bundle", "version": "0.2.1", "data_source": "a public chest set", "license": "Apache-2.0"}
+        metadata["network_data_format"] = {"inputs": {"image": image}}  # type: ignore[assignment]
+        (folder / "configs" / "metadata.json").write_text(json.dumps(metadata))
+        (folder / "configs" / "inference.json").write_text(json.dumps({"network_def": network}))
+        torch.save(state or {"a": torch.zeros(1)}, folder / "models" / "model.pt")
+        return folder
+
+    return make
+
+
+def test_a_monai_bundle_says_itself_what_its_passport_needs(bundle: Callable[..., Path]) -> None:
+    from monai.networks.nets.densenet import DenseNet121
+
+    torch.manual_seed(2)
+    network = DenseNet121(spatial_dims=2, in_channels=1, out_channels=4).eval()
+    folder = bundle({"_target_": "DenseNet121", "spatial_dims": 2, "in_channels": 1}, state=network.state_dict())
+    (checked,) = add(folder, Description()).checkpoints
+    passport = find("medical", "densenet121").passport
+    assert (passport.name, passport.channels, passport.input_size) == ("Chest-Bundle", "grey", 256)
+    assert (passport.licence, passport.trained_on) == ("Apache-2.0", "a public chest set")
+    assert checked.left_over == ("class_layers.out.weight", "class_layers.out.bias")
+    image = torch.rand(1, 1, 64, 64)
+    begun = start("densenet121", "Chest-Bundle", outputs=1, dropout=0, seed=1).network.eval()
+    network.class_layers.out = nn.Identity()
+    with torch.no_grad():
+        expected = network(image)
+        assert (begun.features(image) - expected).abs().max() <= 1e-4 * expected.abs().max()
+
+
+@pytest.mark.parametrize(
+    ("network", "channels", "reason"),
+    [
+        (
+            {"_target_": "monai.networks.nets.resnet50", "spatial_dims": 2},
+            3,
+            "expected conv1_t_stride 2 in its network_def, got 1",
+        ),
+        ({"_target_": "EfficientNetBN", "model_name": "efficientnet-b0"}, 3, "MONAI's own EfficientNet pads otherwise"),
+        ({"_target_": "DenseNet121"}, 2, "2D images of one or three channels, got 2 channels"),
+        ({"_target_": "UNet"}, 1, "expected --backbone"),
+    ],
+)
+def test_a_bundle_that_computes_something_else_is_refused(
+    bundle: Callable[..., Path], network: dict[str, Any], channels: int, reason: str
+) -> None:
+    with pytest.raises(WeightsError, match=reason):
+        add(bundle(network, channels=channels), Description())
+
+
+def test_a_bundle_without_its_weights_is_refused(bundle: Callable[..., Path]) -> None:
+    folder = bundle({"_target_": "DenseNet121"})
+    (folder / "models" / "model.pt").unlink()
+    with pytest.raises(WeightsError, match=r"expected models/model\.pt beside configs/metadata\.json"):
+        add(folder, Description())
+
+
+def test_the_commands_speak_in_words_and_in_json(tmp_path: Path, resnet: nn.Module) -> None:
+    file = written(tmp_path / "mine.pth", resnet.state_dict())
+    asked = ["weights", "add", str(file), "--backbone", "resnet18", "--layout", "torchvision", "--licence", "CC0"]
+    result = runner.invoke(__main__.app, [*asked, "--trained-on", "ours", "--mean", "0.5,0.5,0.5", "--std", "0.5,0.5,0.5"])
+    assert result.exit_code == 0, result.output
+    assert "✓ mine for resnet18" in result.stdout
+    assert "120 tensors matched; missing none; left over fc.weight, fc.bias" in result.stdout
+    assert "golden activations came out; the publisher's network's features within" in result.stdout
+    listed = json.loads(runner.invoke(__main__.app, ["weights", "list", "--backbone", "resnet18", "--json"]).stdout)
+    assert [entry["state"] for entry in listed["passports"] if entry["name"] == "mine"] == ["here"]
+    failed = runner.invoke(__main__.app, ["weights", "fetch", "nothing", "--json"])
+    assert failed.exit_code == 1
+    assert json.loads(failed.stdout)["error"] == "WeightsError"
+
+
+def test_numbers_are_read_from_the_command_line() -> None:
+    assert numbers("0.485, 0.456,0.406", "--mean") == (0.485, 0.456, 0.406)
+    assert numbers(None, "--mean") is None
+    with pytest.raises(ConfigurationError, match="--mean: expected numbers with commas, got 'grey'"):
+        numbers("grey", "--mean")
+
+
+@pytest.mark.real
+def test_the_real_mobilenet_agrees_with_its_golden_features_and_with_torchvision(
+    shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RADTRANSFER_WEIGHTS", str(shared / "weights"))
+    (checked,) = verify(["mobilenet_v2-imagenet1k"]).checkpoints
+    assert not checked.failure
+    assert checked.golden
+    assert checked.difference is not None
+    assert checked.difference <= 1e-4
+    assert catalogue("mobilenet_v2").passports[0].state == "here"
