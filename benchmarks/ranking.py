@@ -111,13 +111,16 @@ def shuffled(seed: int) -> Network:
 
 
 def self_supervised(start: str, seed: int) -> Network:
-    """Learnt from the children's images that are not of the test part, without labels; once, then from the cache."""
+    """Learnt without labels from the children who are in the test part of no question; once, then from the cache."""
+    data = children.cohort()
+    judged = [data.patients[drawn(data, question, seed=0).test.rows] for question in QUESTIONS.values()]
+    rows = np.flatnonzero(~np.isin(data.patients, np.concatenate(judged)))
     settings = PretrainSection(weights=start, epochs=6, batch_size=32, device="cpu", seed=0)
-    cached = children.CACHE / f"ssl-{start}-{children.fingerprint(settings.model_dump(mode='json'))}.pt"
+    facts = {"settings": settings.model_dump(mode="json"), "rows": rows.tolist()}
+    cached = children.CACHE / f"ssl-{start}-{children.fingerprint(facts)}.pt"
     network = imagenet(seed) if start == "imagenet" else untrained(NETWORK, seed)
     if not cached.is_file():
-        data = children.cohort()
-        pretrain(network, data.examples(np.flatnonzero(~data.test)), settings, Unwatched())
+        pretrain(network, data.examples(rows), settings, Unwatched())
         with files.replacing(cached) as temporary:
             torch.save(network.trunk.state_dict(), temporary)
     network.trunk.load_state_dict(torch.load(cached, weights_only=True))

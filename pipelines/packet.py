@@ -16,7 +16,7 @@ from pipelines.metrics.intervals import LEVEL, Interval
 from pipelines.metrics.subgroups import FEWEST, Subgroup
 from pipelines.metrics.thresholds import spelled
 from pipelines.quality.shortcut_comparison import Comparison
-from pipelines.records import PARTS, Task
+from pipelines.records import PARTS, SELF_SUPERVISED, Task
 
 if TYPE_CHECKING:
     from pipelines.inference import ModelCard
@@ -197,6 +197,12 @@ def _cautions(packet: Packet, counted: Flow) -> list[str]:
         said.append(
             "The network was pretrained on simulated images (a phantom task), not on photographs or radiographs, "
             "because no published weights were at hand. Treat this model as a demonstration."
+        )
+    passport = packet.card.passport
+    if passport and passport.source == SELF_SUPERVISED and f"split {packet.leakage['split_sha256'][:16]}" not in passport.notes:
+        said.append(
+            "The weights it began with learned from radiographs without labels under another split of the patients: images of "
+            "test patients may have been among them, and the test may flatter."
         )
     outputs = packet.evaluation.outputs
     if few := [output for output in outputs if min(output.positives, output.negatives) < ENOUGH_EVENTS]:

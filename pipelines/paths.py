@@ -140,6 +140,11 @@ class Paths:
         return self.artifacts / "checkpoint"
 
     @property
+    def pretraining(self) -> Path:
+        """Where an interrupted pretraining goes on, whatever is trained in between; not an output of any stage."""
+        return self.artifacts / "pretraining"
+
+    @property
     def evaluation(self) -> Path:
         return self.artifacts / "evaluation"
 

@@ -94,6 +94,9 @@ SPLIT = {
 
 PARTS = ("train", "validation", "test")
 
+SELF_SUPERVISED = "ssl"
+"""The source of weights that learned from the team's own radiographs without labels."""
+
 
 @dataclass(frozen=True)
 class Task:

@@ -134,3 +134,9 @@ def test_asset_folders_hold_no_package_and_never_shadow_the_library(folder: str)
     code = "import mlflow; assert mlflow.__file__ and mlflow.__version__, 'shadowed'"
     if folder == "mlflow":
         subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True)
+
+
+def test_no_two_test_files_share_a_name() -> None:
+    """Folders of tests are no packages, so that pytest could import only one of them."""
+    names = [path.name for path in (REPOSITORY / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))

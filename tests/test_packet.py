@@ -219,6 +219,14 @@ def test_a_shortcut_alarm_is_among_the_first_things_said(facts: dict[str, Packet
     assert "No alarm." not in words
 
 
+def test_weights_learned_without_labels_under_another_split_are_warned_of(facts: dict[str, Packet]) -> None:
+    given = facts["binary"]
+    for split, warned in ((given.leakage["split_sha256"], False), ("0" * 64, True)):
+        passport = replace(given.card.passport, source="ssl", notes=f"simclr; none of split {split[:16]} was looked at")
+        words = Page(packet.render(replace(given, card=replace(given.card, passport=passport)))).words
+        assert ("images of test patients may have been among them" in words) == warned
+
+
 def test_a_model_that_is_no_better_than_a_shortcut_is_said_to_be_so(facts: dict[str, Packet]) -> None:
     beyond = facts["binary"].shortcuts
     words = {}

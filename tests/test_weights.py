@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import pickle
 import urllib.request
 from collections.abc import Callable
 from dataclasses import replace
@@ -117,16 +118,20 @@ def test_the_state_within_a_trainings_checkpoint_is_found(tmp_path: Path, resnet
 
 
 def test_a_file_that_two_publishers_could_have_written_needs_its_layout(tmp_path: Path) -> None:
-    state = build("vgg16", outputs=1, dropout=0, normalisation=passports.Normalisation((0.5,) * 3, (0.5,) * 3)).trunk.state_dict()
+    state = build(
+        "resnet10", outputs=1, dropout=0, normalisation=passports.Normalisation((0.5,) * 3, (0.5,) * 3)
+    ).trunk.state_dict()
     file = written(tmp_path / "either.pth", state)
     with pytest.raises(WeightsError, match=r"its names are those of monai, radtransfer, .*say --layout"):
-        add(file, replace(OWN, backbone="vgg16"))
+        add(file, replace(OWN, backbone="resnet10"))
 
 
 def test_what_only_the_user_can_know_is_asked_for(tmp_path: Path, resnet: nn.Module) -> None:
     file = written(tmp_path / "mine.pth", {key: value for key, value in resnet.state_dict().items() if not key.startswith("fc")})
     with pytest.raises(WeightsError, match="--licence, --trained-on, --mean, --std not said, and the layout monai cannot know"):
         add(file, Description(backbone="resnet18", layout="monai"))
+    with pytest.raises(WeightsError, match="--licence, --trained-on not said, and the layout torchvision cannot know"):
+        add(file, Description(backbone="resnet18", layout="torchvision"))
     with pytest.raises(WeightsError, match="expected --backbone, one of resnet10"):
         add(file, Description())
 
@@ -150,6 +155,127 @@ def test_a_layout_that_does_not_have_the_network_is_refused(tmp_path: Path, resn
         add(file, replace(OWN, layout="radimagenet"))
     with pytest.raises(WeightsError, match=r"--layout: expected one of torchvision, timm, radimagenet, .*, got 'keras'"):
         add(file, replace(OWN, layout="keras"))
+
+
+def test_a_file_of_ones_own_never_stands_for_imagenets(tmp_path: Path, resnet: nn.Module) -> None:
+    add(written(tmp_path / "mine.pth", resnet.state_dict()), replace(OWN, layout="torchvision"))
+    assert find("medical", "resnet18").passport.name == "ours"
+    with pytest.raises(WeightsError, match=r"expected resnet18-f37072fd\.pth"):
+        find("imagenet", "resnet18", download=False)
+
+
+def test_a_timm_model_of_other_images_is_not_called_imagenets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipelines.models.families import timm_nets
+
+    known = timm_nets.constants("test_convnext")
+    monkeypatch.setattr(timm_nets, "constants", lambda name: {**known, "tag": "lvd142m", "license": None})
+    file = written(tmp_path / "theirs.pth", timm.create_model("test_convnext", pretrained=False).state_dict())
+    (checked,) = add(file, Description(backbone="timm:test_convnext")).checkpoints
+    assert find("timm", "timm:test_convnext").passport.name == "theirs"
+    assert checked.licence == "not stated by timm: ask its publishers"
+    assert "trained on: see timm for test_convnext, tag lvd142m" in checked.describe()
+    add(file, replace(OWN, backbone="timm:test_convnext"))
+    assert find("medical", "timm:test_convnext").passport.name == "ours"
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
+def test_what_several_devices_or_compiling_put_before_the_names_is_taken_off(
+    tmp_path: Path, resnet: nn.Module, prefix: str
+) -> None:
+    file = written(tmp_path / "mine.pth", {prefix + key: value for key, value in resnet.state_dict().items()})
+    (checked,) = add(file, replace(OWN, layout="torchvision")).checkpoints
+    assert (checked.matched, checked.missing) == (120, ())
+
+
+@pytest.mark.parametrize("name", ["../ours", "our chests", "ours/1"])
+def test_a_name_that_would_reach_outside_the_folder_is_refused(
+    tmp_path: Path, folder: Path, resnet: nn.Module, name: str
+) -> None:
+    file = written(tmp_path / "mine.pth", resnet.state_dict())
+    with pytest.raises(WeightsError, match="--name: expected letters, digits, and "):
+        add(file, replace(OWN, layout="torchvision", name=name))
+    assert (list(folder.iterdir()), sorted(tmp_path.iterdir())) == ([], [file, folder])
+
+
+@pytest.mark.parametrize("changes", [{"name": "scratch"}, {"name": "torchvision-resnet18-v1"}, {"source": "scratch"}])
+def test_a_name_that_stands_for_other_weights_is_refused(tmp_path: Path, resnet: nn.Module, changes: dict[str, Any]) -> None:
+    file = written(tmp_path / "mine.pth", resnet.state_dict())
+    with pytest.raises(WeightsError, match="stands for other weights; take another --name"):
+        add(file, replace(OWN, layout="torchvision", **changes))
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_adding_another_file_under_a_name_in_use_is_refused_and_the_same_again_is_not(
+    tmp_path: Path, folder: Path, resnet: nn.Module, suffix: str
+) -> None:
+    said = replace(OWN, layout="torchvision")
+    first = written(tmp_path / "mine.pth", resnet.state_dict())
+    add(first, said)
+    assert add(first, replace(said, licence="CC-BY")).checkpoints[0].licence == "CC-BY"
+    held = {path.name: path.read_bytes() for path in folder.iterdir()}
+    other = {key: value + 1 if key == "fc.bias" else value for key, value in resnet.state_dict().items()}
+    with pytest.raises(WeightsError, match="ours is another file's in "):
+        add(written(tmp_path / f"other{suffix}", other), said)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == held
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"mean": (0.5, 0.5), "std": (0.5, 0.5)}, "mean: three numbers, or one for grey"),
+        ({"std": (0.0, 0.0, 0.0)}, "std: three numbers > 0"),
+        ({"mean": (float("nan"), 0.5, 0.5)}, "input_range, mean, std and golden: finite"),
+        ({"input_range": (255.0,)}, "input_range: two numbers, low < high"),
+        ({"channels": "rgb"}, "channels: RGB, BGR or grey"),
+        ({"input_size": -3}, "input_size: a whole number > 0"),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused_before_anything_is_built(
+    tmp_path: Path, folder: Path, resnet: nn.Module, changes: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(WeightsError, match=reason):
+        add(written(tmp_path / "mine.pth", resnet.state_dict()), replace(OWN, layout="torchvision", **changes))
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"hello world\n",
+        b"<!DOCTYPE html>",
+        b"version https://git-lfs.github.com/spec/v1\n",
+        b"PK\x03\x04",
+        b"12345678{",
+        b"\x80\x02.",
+    ],
+)
+def test_a_file_that_is_no_checkpoint_is_refused_with_a_remedy(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "wrong.pth").write_bytes(content)
+    with pytest.raises(WeightsError, match=r"download or copy it again|save its state_dict") as refused:
+        add(tmp_path / "wrong.pth", OWN)
+    assert "arbitrary code" not in str(refused.value)
+    assert "weights_only" not in str(refused.value)
+
+
+def test_a_pickle_that_would_run_code_is_not_run(tmp_path: Path) -> None:
+    class Planted:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return Path.touch, (tmp_path / "ran",)
+
+    torch.save({"conv1.weight": Planted()}, tmp_path / "planted.pth")
+    (tmp_path / "plain.pth").write_bytes(pickle.dumps(Planted(), protocol=2))
+    (tmp_path / "newer.pth").write_bytes(pickle.dumps(Planted(), protocol=4))
+    for name in ("planted.pth", "plain.pth", "newer.pth"):
+        with pytest.raises(WeightsError, match="is code: save its") as refused:
+            add(tmp_path / name, OWN)
+        assert "weights_only" not in str(refused.value)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_safetensors_are_known_by_their_bytes(tmp_path: Path, resnet: nn.Module) -> None:
+    file = written(tmp_path / "mine.safetensors", resnet.state_dict()).rename(tmp_path / "mine.bin")
+    assert add(file, replace(OWN, layout="torchvision")).passed
 
 
 def test_a_pickled_model_is_refused_and_the_remedy_named(tmp_path: Path, resnet: nn.Module) -> None:
@@ -245,6 +371,29 @@ def test_a_wrong_key_map_without_golden_features_is_caught_by_the_publishers_net
         references.compare(network, passport, resnet.state_dict())
 
 
+@pytest.mark.parametrize("spoiled", [{"mean": "grey"}, {"key_map": ["torchvision-resnet"]}, {"golden": [float("nan")] * 8}, None])
+def test_a_passport_that_cannot_be_read_is_listed_and_fails_the_verification(added: Path, spoiled: dict[str, Any] | None) -> None:
+    if spoiled is None:
+        (added / "ours.json").write_text('{"format": "radtransfer-passport/1", ')
+    else:
+        altered(added, "ours", **spoiled)
+    done = verify()
+    assert not done.passed
+    assert [item.name for item in done.checkpoints] == ["ours"]
+    reason, stray = catalogue().unusable
+    assert "ours.json" in reason
+    assert "ours.pth: no readable passport is about it; `radtransfer weights add" in stray
+    assert stray in catalogue().describe()
+
+
+def test_verifying_a_source_takes_its_files_that_are_here(added: Path) -> None:
+    assert [item.name for item in verify(["medical"]).checkpoints] == ["ours"]
+    with pytest.raises(WeightsError, match=r"no file of imagenet is in .*; see `radtransfer weights list`"):
+        verify(["imagenet"])
+    (checked,) = verify(["torchvision-resnet18-v1"]).checkpoints
+    assert "cannot read it: No such file" in checked.failure
+
+
 def test_verifying_what_is_not_known_is_refused() -> None:
     with pytest.raises(WeightsError, match="no passport is called nowhere; see `radtransfer weights list`"):
         verify(["nowhere"])
@@ -296,8 +445,13 @@ def test_an_encoder_of_timms_is_fetched_and_its_hash_pinned(folder: Path, monkey
     assert (passport.input_size, passport.sha256) == (160, checked.sha256)
     assert "as it was first downloaded" in passport.notes
     assert "apache-2.0" in passport.licence
+    (folder / passport.file).unlink()
+    served(monkeypatch, b"another")
+    with pytest.raises(WeightsError, match="expected SHA-256"):
+        fetch("timm:test_convnext")
     (folder / passport.file).write_bytes(b"another")
     assert "expected SHA-256" in verify([passport.name]).checkpoints[0].failure
+    assert "expected SHA-256" in fetch("timm:test_convnext").checkpoints[0].failure
 
 
 Change = Callable[[dict[str, Any]], None]

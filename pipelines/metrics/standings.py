@@ -65,6 +65,6 @@ def standings(
         return found.macro["auroc"]
 
     areas = {name: auroc(answers) for name, answers in said.items()}
-    order = sorted(areas, key=lambda name: -1.0 if areas[name].value is None else -float(areas[name].value or 0))
+    order = sorted(areas, key=lambda name: -(areas[name].value or 0.0))
     behind = gains(known, said[order[0]], said, whose, outputs=outputs, resamples=resamples, seed=seed)
     return tuple(Standing(name, areas[name], behind[name].macro) for name in order)

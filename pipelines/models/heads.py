@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 LINEAR: Mapping[str, Any] = {"kind": "linear"}
 HIDDEN = 128  # units of an MLP's hidden layer
 TEMPERATURE = 0.07  # of the votes of neighbours by cosine similarity (Wu et al., CVPR 2018)
+LEAST_SPREAD = 0.1  # of a feature, in root mean squares of all features' deviations
 PRIOR = 1.0  # weight of the prevalence in a vote, in neighbours as near as the nearest
 
 
@@ -50,7 +51,7 @@ class Neighbours(nn.Module):
     def remember(self, features: Tensor, labels: Tensor) -> Neighbours:
         """Take features (images, width) with labels (images, outputs) of 0, 1 or NaN as the bank."""
         self.mean.copy_(features.mean(dim=0))
-        self.scale.copy_(features.std(dim=0, unbiased=False).clamp(min=1e-6))
+        self.scale.copy_(spread(features))
         self.bank.copy_(functional.normalize((features - self.mean) / self.scale, dim=1))
         self.labels.copy_(labels)
         return self
@@ -116,6 +117,15 @@ def perceptron(network: Network, hidden: int, seed: int) -> nn.Module:
 def perceptron_size(network: Network, hidden: int) -> int:
     """How many numbers `perceptron` would hold."""
     return (network.width + 1) * hidden + (hidden + 1) * last_layer(network.head).out_features
+
+
+def spread(features: Tensor) -> Tensor:
+    """By what to divide features (images, width) to standardise them: their deviations, but a tenth of a usual one at least.
+
+    A feature that is silent in all of a few training images would else drown every other one where it speaks.
+    """
+    deviations = features.std(dim=0, unbiased=False)
+    return deviations.clamp(min=max(LEAST_SPREAD * deviations.square().mean().sqrt().item(), 1e-6))
 
 
 @torch.no_grad()

@@ -59,10 +59,10 @@ class KeyMap:
         try:
             replace = tuple((str(pattern), str(replacement)) for pattern, replacement in values.get("replace", ()))
             drop = tuple(str(pattern) for pattern in values.get("drop", ()))
-            for pattern in (*(pair[0] for pair in replace), *drop):
-                re.compile(pattern)
+            for pattern, replacement in (*replace, *((pattern, "") for pattern in drop)):
+                re.sub(pattern, replacement, "")
             steps = tuple(str(step) for step in values.get("steps", ()))
-        except (TypeError, ValueError, AttributeError, re.error) as error:
+        except (TypeError, ValueError, AttributeError, IndexError, re.error) as error:
             raise WeightsError(
                 'passport key_map: expected {"replace": [[pattern, replacement], …], "drop": [pattern, …]} '
                 f"of regular expressions: {error}"

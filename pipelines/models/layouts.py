@@ -13,7 +13,7 @@ from pipelines.errors import WeightsError
 from pipelines.models.checkpoints import listed
 from pipelines.models.families import timm_nets as timm
 from pipelines.models.keymaps import KEY_MAPS, KeyMap
-from pipelines.models.published import HALF, IMAGENET, TERMS
+from pipelines.models.published import HALF
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,16 +65,13 @@ LAYOUTS: dict[str, Layout] = {
     "torchvision": Layout(
         "torchvision's classification networks",
         _TORCHVISION,
-        source="imagenet",
-        licence=f"BSD-3-Clause (torchvision); {TERMS}",
-        trained_on=IMAGENET,
+        source="medical",  # torchvision's own files are known by their hashes: this one is somebody else's
     ),
     "timm": Layout(
         "timm's encoders; mean, deviation and licence are those that timm names",
         {"vit_b16": ("timm-vit",), "seresnet50": ("timm-seresnet50",)},
         source="imagenet",
-        licence=f"Apache-2.0 (timm); {TERMS}",
-        trained_on="ImageNet (see timm for this tag)",
+        licence="not stated by timm: ask its publishers",
     ),
     "radimagenet": Layout(
         "RadImageNet's PyTorch files: backbone.i is the i-th of torchvision's named children",
@@ -104,7 +101,7 @@ LAYOUTS: dict[str, Layout] = {
         sizes={"resnet50": 512},
     ),
     "monai": Layout("MONAI's networks, as in a bundle", {ANY: ("monai",)}, source="medical", mean=None, std=None),
-    "radtransfer": Layout("our own names", {ANY: ("radtransfer",)}, source="own", mean=None, std=None),
+    "radtransfer": Layout("our own names", {ANY: ("radtransfer",)}, source="medical", mean=None, std=None),
 }
 
 

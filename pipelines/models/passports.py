@@ -10,7 +10,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipelines import files
 from pipelines.errors import WeightsError
@@ -35,6 +35,7 @@ __all__ = [
     "Normalisation",
     "Passport",
     "beside",
+    "broken",
     "fetch_file",
     "find",
     "load",
@@ -163,18 +164,34 @@ def save_backbone(
 
 def beside(folder: Path, weights: str) -> Iterator[Passport]:
     """The passports of the checkpoints in `folder`; one that is not valid matters only where `weights` names it."""
-    for path in sorted(folder.glob("*.json")):
-        try:
-            values = json.loads(path.read_bytes())
-        except ValueError:
-            continue
-        if not isinstance(values, dict) or values.get("format") != FORMAT:
-            continue
+    for path, values in _files_beside(folder):
         try:
             yield Passport.from_dict(values, str(path))
         except WeightsError:
             if weights in (path.stem, values.get("name"), values.get("source")):
                 raise
+
+
+def broken(folder: Path) -> dict[str, str]:
+    """The passports in `folder` that are not valid, by their files' names, and why."""
+    reasons = {}
+    for path, values in _files_beside(folder):
+        try:
+            Passport.from_dict(values, str(path))
+        except WeightsError as error:
+            reasons[path.stem] = str(error)
+    return reasons
+
+
+def _files_beside(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Files that say that they are passports, or are no JSON, and what they say."""
+    for path in sorted(folder.glob("*.json")):
+        try:
+            values = json.loads(path.read_bytes())
+        except ValueError:
+            values = {"format": "no JSON"}
+        if isinstance(values, dict) and values.get("format") in (FORMAT, "no JSON"):
+            yield path, values
 
 
 def _downloaded(passport: Passport, folder: Path, remedy: str) -> Found:
@@ -206,6 +223,8 @@ def fetch_file(url: str, path: Path, remedy: str, check: Callable[[str], None] |
 
 
 def _near(one: Normalisation, other: Normalisation) -> bool:
+    if len(one.mean) != len(other.mean):
+        return False
     pairs = zip((*one.mean, *one.std), (*other.mean, *other.std), strict=True)
     return all(math.isclose(a, b, rel_tol=1e-5, abs_tol=1e-6) for a, b in pairs)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from math import isfinite
 from typing import Any
 
 from pipelines.errors import WeightsError
@@ -131,12 +132,13 @@ def _check(passport: Passport, where: str) -> None:
         "sha256: 8 to 64 hexadecimal digits": re.fullmatch(r"[0-9a-f]{8,64}", str(passport.sha256)) is not None,
         "url: https or null": passport.url is None or str(passport.url).startswith("https://"),
         "key_map: an object, or one of " + ", ".join(KEY_MAPS): isinstance(passport.key_map, KeyMap)
-        or passport.key_map in KEY_MAPS,
-        "channels: RGB, BGR or grey": passport.channels in CHANNELS,
+        or (isinstance(passport.key_map, str) and passport.key_map in KEY_MAPS),
+        "channels: RGB, BGR or grey": str(passport.channels) in CHANNELS,
         "input_range: two numbers, low < high": len(passport.input_range) == 2
         and passport.input_range[0] < passport.input_range[1],
         "mean: three numbers, or one for grey": len(passport.mean) == CHANNELS.get(str(passport.channels)),
         "std: three numbers > 0, or one for grey": len(passport.std) == len(passport.mean) and min(passport.std, default=0) > 0,
+        "input_range, mean, std and golden: finite": all(isfinite(x) for name in _NUMBERS for x in getattr(passport, name)),
         "input_size: a whole number > 0": isinstance(passport.input_size, int) and passport.input_size > 0,
         "golden: eight numbers or none": len(passport.golden) in (0, 8),
         "reduction: a whole number > 0": isinstance(passport.reduction, int) and passport.reduction > 0,

@@ -75,19 +75,26 @@ def _known(shortcut: Mapping[str, Any], output: str | None) -> Mapping[str, Any]
     return known
 
 
-def read(paths: Paths, split: str) -> tuple[dict[str, Any], pd.DataFrame]:
+def read(paths: Paths, split: str, outputs: Sequence[str]) -> tuple[dict[str, Any], pd.DataFrame]:
     """What the audit found, its shortcuts in the order of the table, and what each shortcut says of each image of the test part.
 
     Args:
         split: SHA-256 of the split in use.
+        outputs: what the model tells.
 
     Raises:
-        MissingInputError: the audit has not run, or ran on another split.
+        MissingInputError: the audit has not run, or ran on another split or for other outputs.
     """
     audit = files.read_json(paths.shortcuts, made_by="audit-shortcuts")
     if audit["split_sha256"] != split:
         raise MissingInputError(
             f"shortcuts.json: expected the audit of split {split[:12]}, got that of {audit['split_sha256'][:12]}; "
+            "run `radtransfer audit-shortcuts`"
+        )
+    audited = {output for shortcut in audit["shortcuts"].values() for output in shortcut["outputs"]}
+    if audited != set(outputs):
+        raise MissingInputError(
+            f"shortcuts.json: expected the audit of {', '.join(outputs)}, got that of {', '.join(sorted(audited))}; "
             "run `radtransfer audit-shortcuts`"
         )
     ordered = {name: audit["shortcuts"][name] for name in SHORTCUTS if name in audit["shortcuts"]}

@@ -118,7 +118,7 @@ def run(config: Config, paths: Paths, commit: str | None = None) -> EvaluateSumm
         )
     store = ArrayStore(paths.prepared)
     _require_its_own(model, store, paths)
-    audit, said = shortcut_comparison.read(paths, str(model.card.training["split_sha256"]))
+    audit, said = shortcut_comparison.read(paths, str(model.card.training["split_sha256"]), task.outputs)
     cohort = _cohort(paths, task)
     test = _predicted(model, store, cohort, task)
     thresholds = [model.card.thresholds[name] for name in task.outputs]

@@ -11,7 +11,7 @@ from pipelines.paths import Paths
 from pipelines.training.assembly import assemble
 from pipelines.training.learn import prepare
 from pipelines.training.listener import Silence
-from pipelines.training.rate_finder import STEPS, sweep
+from pipelines.training.rate_finder import STEPS, check, sweep
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,7 @@ def run(config: Config, paths: Paths) -> RateSummary:
     assembled = assemble(config, paths)
     network, planned, settings = assembled.started.network, assembled.plan, assembled.settings
     parts = (assembled.train.examples, assembled.validation.examples)
+    check(planned)
     ready = prepare(network, planned, assembled.task, *parts, settings, Silence())
     with console.progress(unit="steps") as progress:
         bar = progress.add_task("rates", total=STEPS, note="")

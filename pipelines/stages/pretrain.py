@@ -22,12 +22,12 @@ from pipelines.models.network import Network
 from pipelines.models.passports import Passport
 from pipelines.models.starting import Start
 from pipelines.paths import Paths, weights_folder
+from pipelines.quality.leakage import split_sha256
+from pipelines.records import SELF_SUPERVISED
 from pipelines.training.batches import Examples
 from pipelines.training.checkpoint import Checkpoint, fingerprint
 from pipelines.training.learn import place
 from pipelines.training.self_supervised import METHODS, Pretrained, Watcher, pretrain
-
-SOURCE = "ssl"
 
 
 @dataclass(frozen=True)
@@ -87,10 +87,11 @@ def run(config: Config, paths: Paths, watcher: Watcher | None = None) -> Pretrai
     identity = _fingerprint(config, paths, rows, start)
     _check_free(settings.name, network.name, identity)
     network = place(network, choose_device(settings.device))
-    checkpoint = Checkpoint(paths.checkpoint, identity)
+    checkpoint = Checkpoint(paths.pretraining, identity)
     with _display(watcher, settings, len(rows)) as watching:
         outcome = pretrain(network, _examples(store, rows), settings, watching, checkpoint)
-    _publish(network, settings, rows, began, outcome, identity)
+    split = split_sha256(files.read_table(paths.split, made_by="split"))
+    _publish(network, settings, rows, began, outcome, f"training {identity[:16]}{_judged_apart(split, began)}")
     checkpoint.remove()
     return PretrainSummary(
         weights=settings.name,
@@ -166,21 +167,26 @@ def _publish(
     rows: pd.DataFrame,
     began: Passport | None,
     outcome: Pretrained,
-    identity: str,
+    marks: str,
 ) -> None:
     origin = f"{began.name} ({began.licence})" if began else "random weights"
     passports.save_backbone(
         network,
         weights_folder() / f"{settings.name}.safetensors",
         name=settings.name,
-        source=SOURCE,
+        source=SELF_SUPERVISED,
         licence="that of the radiographs and of the weights it started from; not published",
         trained_on=f"{len(rows)} radiographs of {rows['patient'].nunique()} patients, without labels",
-        notes=(
-            f"{settings.method} ({METHODS[settings.method].source}), {len(outcome.losses)} epochs from {origin}; "
-            f"no patient of the validation or test part was looked at; training {identity[:16]}"
-        ),
+        notes=f"{settings.method} ({METHODS[settings.method].source}), {len(outcome.losses)} epochs from {origin}; {marks}",
     )
+
+
+def _judged_apart(split: str, began: Passport | None) -> str:
+    """By which the packet knows that no patient of the validation or test part was looked at, here or where it began."""
+    mark = f"split {split[:16]}"
+    if began and began.source == SELF_SUPERVISED and mark not in began.notes:
+        return ""
+    return f"; no patient of the validation or test part of {mark} was looked at"
 
 
 @contextmanager

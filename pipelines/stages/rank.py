@@ -9,13 +9,14 @@ from io import StringIO
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress, TaskID
 from rich.table import Table
 
-from pipelines import console, files
+from pipelines import __version__, console, files
 from pipelines.config import Config, RankSection
 from pipelines.errors import ConfigurationError, RadtransferError, TrainingError
 from pipelines.imaging.store import ArrayStore
@@ -201,6 +202,7 @@ def _look(
 def _identity(candidate: str, start: Start, rows: pd.DataFrame, paths: Paths, settings: RankSection) -> str:
     """What decides the features."""
     facts = {
+        "versions": {"radtransfer": __version__, "torch": torch.__version__},
         "candidate": candidate,
         "weights": start.report.sha256 if start.report else settings.seed,
         "recipe": files.read_json(paths.prepared / "recipe.json", made_by="prepare"),

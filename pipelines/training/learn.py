@@ -135,7 +135,7 @@ def _on_images(network: Network, plan: Plan, parts: tuple[Examples, Examples], l
 
 
 def _tell_of_late_groups(plan: Plan, settings: TrainSection, listener: Listener) -> None:
-    if late := [group.name for group in plan.groups if group.from_epoch > settings.epochs]:
+    if late := [group.name for group in plan.groups if group.learning_rate and group.from_epoch > settings.epochs]:
         listener.noted(
             f"train.epochs: {settings.epochs}, too few for {', '.join(late)} to learn; raise it, or lower "
             "train.strategy.unfreeze_every"
@@ -190,7 +190,7 @@ def _stepwise(network: Network, plan: Plan, features: list[Features], loss: Loss
     if plan.classifier != "mlp":
         return Ready(features[0], features[1], loss, None, speed, lambda: _finish(network, plan, loss))
     mean = features[0].features.mean(dim=0)
-    scale = features[0].features.std(dim=0, unbiased=False).clamp(min=1e-6)
+    scale = heads.spread(features[0].features)
     standard = [replace(part, features=(part.features - mean) / scale) for part in features]
 
     def finish() -> None:

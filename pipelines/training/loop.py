@@ -231,7 +231,7 @@ def _judge(training: _Training, position: _Position, train_loss: float, rate: fl
     with training.average.applied(module) if training.average else nullcontext():
         loss, auroc = judge(module, training.validation, training.loss, training.settings.batch_size, training.precision)
         position.history.append(Epoch(epoch, train_loss, loss, auroc, rate))
-        position.stopping = position.stopping.after(epoch, auroc, loss)
+        position.stopping = position.stopping.after(epoch, auroc, loss, waits=epoch >= training.unfreezing.complete_from)
         best = position.stopping.best_epoch == epoch
         if best:
             position.best = state(module)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, islice
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from pipelines.training.material import Batch, Material
 from pipelines.training.mixing import mixed
 from pipelines.training.numerics import autocast, derived_seed, deterministic, precision_for
 from pipelines.training.optimizer import build as build_optimizer
+from pipelines.transfer import relative_gradients
 from pipelines.transfer.strategies import Plan
 from pipelines.transfer.unfreezing import unfreezing
 
@@ -59,6 +60,19 @@ class Sweep:
         return "the steepest descent" if self.steepest <= self.decade_below else "a decade below the lowest loss"
 
 
+def check(plan: Plan) -> None:
+    """Refuse a plan that has no rate to find.
+
+    Raises:
+        ConfigurationError: a solver finds the head.
+    """
+    if not plan.groups[-1].learning_rate:
+        raise ConfigurationError(
+            f"params.yaml train.strategy.classifier: expected one that learns in steps, got {plan.classifier}, which a solver "
+            "finds without a learning rate; choose linear or mlp, or another strategy"
+        )
+
+
 def sweep(
     network: Network,
     plan: Plan,
@@ -71,7 +85,8 @@ def sweep(
 ) -> Sweep:
     """Train for a few steps at rates from `LOWEST` to `HIGHEST`, and put the network back as it was.
 
-    Every layer group keeps its rate relative to the head's; groups that would learn later learn from the start.
+    Every layer group keeps its rate relative to the head's; groups that would learn later learn from the start, and relative
+    gradient norms are those of the beginning.
 
     Args:
         network: with the plan in effect (`learn.prepare`).
@@ -84,24 +99,25 @@ def sweep(
 
     Raises:
         ConfigurationError: there is no rate to find: a solver finds the head.
-        TrainingError: the loss is not finite, or diverges, before there is anything to see.
+        TrainingError: the loss is not finite, or diverges, before there is anything to see, or never falls.
     """
+    check(plan)
     head = plan.groups[-1].learning_rate
-    if not head:
-        raise ConfigurationError(
-            f"params.yaml train.strategy.classifier: expected one that learns in steps, got {plan.classifier}, which a solver "
-            "finds without a learning rate; choose linear or mlp, or another strategy"
-        )
     module = network.head if plan.cached else network
     device, before = next(network.parameters()).device, state(module)
     optimizer = build_optimizer(network.groups(), plan, settings.weight_decay)
+    schedule = unfreezing(network.groups(), plan)
     module.train()
-    unfreezing(network.groups(), plan).enter(max(group.from_epoch for group in plan.groups))
+    schedule.enter(schedule.complete_from)
     rates, losses, smoothed, lowest = np.geomspace(LOWEST, HIGHEST, steps), [], _Smoothed(), float("inf")
     with deterministic(device):
         torch.manual_seed(derived_seed(settings.seed, 0))
+        scales = None
+        if plan.relative:
+            first = islice(_endless(train, settings), relative_gradients.BATCHES)
+            scales = relative_gradients.scales(module, schedule.parameters, loss, first)
         for rate, (inputs, labels) in zip(rates, _endless(train, settings), strict=False):
-            optimizer.set_rates(rate / head)
+            optimizer.set_rates(rate / head, scales)
             with autocast(device, precision_for(plan, settings)):
                 logits = module(inputs)
             value = loss(logits, labels)
@@ -148,6 +164,11 @@ def _seen(rates: NDArray[np.float64], losses: NDArray[np.float64]) -> Sweep:
     running = _Smoothed()
     smoothed = np.array([running.after(loss) for loss in losses])
     lowest = SETTLED + int(smoothed[SETTLED:].argmin())
+    if lowest == SETTLED:
+        raise TrainingError(
+            f"learning rates {rates[SETTLED]:.1e} to {rates[-1]:.1e}: expected a loss that falls, got one that only grows; set "
+            "train.strategy.learning_rate to null for the strategy's default"
+        )
     slope = np.gradient(smoothed, np.log10(rates))[SETTLED : lowest + 1]
     steepest = rates[SETTLED + int(slope.argmin())]
     return Sweep(rates, losses, smoothed, float(steepest), float(rates[lowest] / 10))

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol, cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -111,8 +110,10 @@ class _Agreement(nn.Module):
         self.network, self.loss = network, method.loss()
         self.projector = BarlowTwinsProjectionHead(network.width, method.hidden, method.width)
 
-    def forward(self, views: Tensor) -> Tensor:
-        return cast(Tensor, self.projector(self.network.features(views)))
+    def forward(self, views: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (images, width) of views, and their projections."""
+        features = self.network.features(views)
+        return features, cast(Tensor, self.projector(features))
 
 
 def pretrain(
@@ -135,19 +136,18 @@ def pretrain(
     learning = [parameter for name, parameter in module.named_parameters() if not name.startswith("network.head.")]
     adamw = torch.optim.AdamW(learning, weight_decay=settings.weight_decay)
     optimizer = Optimizer(adamw, (settings.learning_rate,), (settings.learning_rate,))
-    losses = _resumed(module, optimizer, watcher, checkpoint)
-    resumed, started, spread = len(losses) or None, time.perf_counter(), float("nan")
+    losses, spread = _resumed(module, optimizer, watcher, checkpoint)
+    resumed, started = len(losses) or None, time.perf_counter()
     with deterministic(device):
         while len(losses) < settings.epochs:
-            losses.append(_epoch(module, optimizer, examples, settings, len(losses) + 1, watcher))
-            spread = _spread(network, examples, settings)
+            loss, spread = _epoch(module, optimizer, examples, settings, len(losses) + 1, watcher)
+            losses.append(loss)
             if checkpoint:
-                checkpoint.write(CHECKPOINT, _saved(module, optimizer, losses))
-            watcher.epoch_ended(len(losses), losses[-1], spread)
+                checkpoint.write(CHECKPOINT, _saved(module, optimizer, losses, spread))
+            watcher.epoch_ended(len(losses), loss, spread)
     seconds = time.perf_counter() - started
     learnt = (len(losses) - (resumed or 0)) * len(examples)
-    spread = _spread(network, examples, settings) if np.isnan(spread) else spread
-    if spread < COLLAPSED:
+    if not spread >= COLLAPSED:  # NaN too
         raise TrainingError(
             f"pretrain: expected features that differ from image to image, their spread is {spread:.3f} of 1: all became the "
             "same; lower pretrain.learning_rate, raise pretrain.batch_size, or choose pretrain.method: vicreg"
@@ -162,58 +162,58 @@ def _epoch(
     settings: PretrainSection,
     epoch: int,
     watcher: Watcher,
-) -> float:
-    """Learn from every image once; the mean loss over the images."""
+) -> tuple[float, float]:
+    """Learn from every image once; the mean loss over the images, and the spread of the last batch's features."""
     device = next(module.parameters()).device
     seed = derived_seed(settings.seed, epoch)
     generator = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
     order = shuffled(len(examples), settings.batch_size, least_steps=1, seed=(settings.seed, epoch))
     warmup, total = round(settings.warmup_epochs * len(order)), settings.epochs * len(order)
-    summed = 0.0
+    summed, spread = 0.0, 0.0
     module.train()
     for step, images in enumerate(examples.images(order, device)):
         optimizer.set_rates(factor((epoch - 1) * len(order) + step, warmup=warmup, total=total))
         views = torch.cat([augment(images, settings.views, generator) for _ in range(2)])
         with autocast(device, settings.precision):
-            first, second = module(views).float().chunk(2)
+            features, projections = module(views)
+        first, second = projections.float().chunk(2)
         loss = module.loss(first, second)
         if not torch.isfinite(loss):
             raise TrainingError(
                 f"pretrain, epoch {epoch}: expected a finite loss, got {loss.item()}; lower pretrain.learning_rate"
             )
         optimizer.step(loss)
-        summed += len(images) * loss.item()
+        summed, spread = summed + len(images) * loss.item(), _spread(features.detach().float())
         watcher.stepped(epoch, len(images), loss.item())
-    return summed / len(examples)
+    return summed / len(examples), spread
 
 
-@torch.inference_mode()
-def _spread(network: Network, examples: Examples, settings: PretrainSection) -> float:
-    """√(1 − ‖mean direction‖²) of the features of the first images: 1 if they point everywhere, 0 if one way or nowhere."""
-    device = next(network.parameters()).device
-    some = np.arange(min(len(examples), 4 * settings.batch_size))
-    training = network.training
-    directions = [functional.normalize(network.eval().features(images).float()) for images in examples.images([some], device)]
-    network.train(training)
-    together = torch.cat(directions)
-    return float((together.square().sum(dim=1).mean() - together.mean(dim=0).square().sum()).clamp(min=0).sqrt())
+def _spread(features: Tensor) -> float:
+    """√(1 − ‖mean direction‖²) of features (images, width): 1 if they point everywhere, 0 if one way or nowhere."""
+    directions = functional.normalize(features)
+    return float((directions.square().sum(dim=1).mean() - directions.mean(dim=0).square().sum()).clamp(min=0).sqrt())
 
 
-def _saved(module: _Agreement, optimizer: Optimizer, losses: list[float]) -> Saved:
+def _saved(module: _Agreement, optimizer: Optimizer, losses: list[float], spread: float) -> Saved:
     tensors = {f"module/{name}": tensor for name, tensor in module.state_dict().items()}
-    return Saved({**tensors, **{f"optimizer/{name}": tensor for name, tensor in optimizer.state().items()}}, {"losses": losses})
+    return Saved(
+        {**tensors, **{f"optimizer/{name}": tensor for name, tensor in optimizer.state().items()}},
+        {"losses": losses, "spread": spread},
+    )
 
 
-def _resumed(module: _Agreement, optimizer: Optimizer, watcher: Watcher, checkpoint: Checkpoint | None) -> list[float]:
-    """Take up an interrupted pretraining; the losses of the epochs that are done."""
+def _resumed(
+    module: _Agreement, optimizer: Optimizer, watcher: Watcher, checkpoint: Checkpoint | None
+) -> tuple[list[float], float]:
+    """Take up an interrupted pretraining; the losses of the epochs that are done, and the spread after the last."""
     saved = checkpoint.read(CHECKPOINT) if checkpoint else None
     if saved is None:
-        return []
+        return [], 0.0
     module.load_state_dict(_below("module/", saved.tensors))
     optimizer.restore(_below("optimizer/", saved.tensors))
     watcher.noted(f"resumed after epoch {len(saved.facts['losses'])}")
-    return list(saved.facts["losses"])
+    return list(saved.facts["losses"]), float(saved.facts["spread"])
 
 
 def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

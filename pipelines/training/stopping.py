@@ -11,7 +11,7 @@ class Stopping:
 
     Attributes:
         best_epoch: 0 before the first epoch.
-        waited: epochs since the best one.
+        waited: epochs since the best one, in which everything learnt.
     """
 
     patience: int
@@ -20,11 +20,15 @@ class Stopping:
     best_loss: float = float("inf")
     waited: int = 0
 
-    def after(self, epoch: int, auroc: float, loss: float) -> Stopping:
-        """The state after an epoch (from 1) with this validation AUROC and loss."""
+    def after(self, epoch: int, auroc: float, loss: float, *, waits: bool = True) -> Stopping:
+        """The state after an epoch (from 1) with this validation AUROC and loss.
+
+        Args:
+            waits: False for an epoch in which not everything learns yet, which is no reason to stop.
+        """
         if (auroc, -loss) > (self.best_auroc, -self.best_loss):
             return Stopping(self.patience, epoch, auroc, loss)
-        return replace(self, waited=self.waited + 1)
+        return replace(self, waited=self.waited + waits)
 
     @property
     def stops(self) -> bool:

@@ -39,7 +39,8 @@ def calibrate(values: Array, labels: Array, *, exclusive: bool) -> Calibration:
     """Fit slopes and biases to decision values of held-out images.
 
     Each output on its own as Platt (1999) does, with his targets (positives + 1) / (positives + 2) and 1 / (negatives + 2)
-    in the place of 1 and 0; exclusive outputs together, with one slope for all, by cross-entropy.
+    in the place of 1 and 0; exclusive outputs together, with one slope for all, by cross-entropy with the like targets
+    (images + 1) / (images + classes) of the true class and 1 / (images + classes) of each other one, by the images of the class.
 
     Args:
         values: (images, outputs); NaN for an image that was not held out.
@@ -80,11 +81,14 @@ def _softmax(values: Array, labels: Array) -> Calibration:
     from scipy.optimize import minimize
     from scipy.special import log_softmax
 
+    number = (labels @ labels.sum(axis=0))[:, None]  # of images of the same class
+    targets = (labels * number + 1) / (number + labels.shape[1])
+
     def loss(point: Array) -> tuple[float, Array]:
         shares = log_softmax(point[0] * values + point[1:], axis=1)
-        residual = np.exp(shares) - labels
+        residual = np.exp(shares) - targets
         # a little pull of the biases to 0 makes the answer unique, since a softmax sees differences only
-        value = -(labels * shares).sum() + 1e-6 * (point[1:] ** 2).sum()
+        value = -(targets * shares).sum() + 1e-6 * (point[1:] ** 2).sum()
         return float(value), np.concatenate([[(residual * values).sum()], residual.sum(axis=0) + 2e-6 * point[1:]])
 
     start = np.concatenate([[1.0], np.log(labels.mean(axis=0).clip(min=1e-3))])

@@ -49,17 +49,28 @@ def check_network(network: Network, settings: StrategySection, batch_norm: Batch
     """Refuse what the strategy cannot do to this network.
 
     Raises:
-        ConfigurationError: a layer group that it does not have, no batch norm to adapt, or no attention for adapters.
+        ConfigurationError: a layer group that it does not have, a rate of 0 for what has to learn, no batch norm to adapt, or
+            no attention for adapters.
     """
     names = [group.name for group in network.groups()]
     if unknown := sorted(set(settings.rates) - set(names)):
         raise _wrong("rates", f"expected layer groups of {network.name} ({', '.join(names)}), got {', '.join(unknown)}")
+    _check_rates(settings, names)
     if settings.groups and settings.groups >= len(names):
         raise _wrong("groups", f"expected at most {len(names) - 1}, the layer groups of {network.name}, got {settings.groups}")
     if batch_norm == "adaptive" and not any(True for _ in batch_norms(network)):
         raise _wrong("batch_norm", f"expected frozen or null for {network.name}, which has no batch norm, got adaptive")
     if STRATEGIES[settings.name].learns == "adapters" and not adapters.targets(network.trunk):
         raise _wrong("name", f"lora puts adapters into attention, and {network.name} has none; choose a transformer (a ViT)")
+
+
+def _check_rates(settings: StrategySection, groups: list[str]) -> None:
+    """A head of random numbers has to learn, and beside one that a solver finds something else."""
+    still = [group for group in groups if settings.rates.get(group) == 0]
+    if "head" in still and not STRATEGIES[settings.name].classifiers:
+        raise _wrong("rates", f"expected a rate above 0 for head, which begins at random numbers for {settings.name}, got 0")
+    if still == groups:
+        raise _wrong("rates", "expected a layer group that learns, got 0 for all; choose the strategy feature_extraction")
 
 
 def _check_classifier(settings: StrategySection, strategy: Strategy) -> None:

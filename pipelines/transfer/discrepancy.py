@@ -25,7 +25,8 @@ def mmd(source: Tensor, target: Tensor) -> Tensor:
     Bandwidths are multiples of the mean squared distance between any two images of the batch, and are not learnt from.
     """
     together = torch.cat([source, target])
-    squared = (together[:, None] - together[None]).square().sum(dim=2)
+    lengths = together.square().sum(dim=1)
+    squared = (lengths[:, None] + lengths[None] - 2 * together @ together.T).clamp(min=0)
     images = len(together)
     scale = (squared.detach().sum() / max(1, images * (images - 1))).clamp(min=1e-12)
     kernel = torch.stack([torch.exp(-squared / (scale * bandwidth)) for bandwidth in BANDWIDTHS]).mean(dim=0)

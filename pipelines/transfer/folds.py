@@ -34,7 +34,7 @@ def folds(labels: NDArray[np.float64], patients: NDArray[np.int64], most: int = 
     number = min(most, fewest(labels, patients))
     if number < 2:
         return ()
-    kinds = np.unique(np.nan_to_num(labels, nan=-1), axis=0, return_inverse=True)[1].reshape(-1)
+    kinds = _kinds(labels, number)
     splitter = StratifiedGroupKFold(number)
     with np.errstate(all="ignore"):
         parts = [Fold(kept, held_out) for kept, held_out in _split(splitter, kinds, patients)]
@@ -45,6 +45,15 @@ def fewest(labels: NDArray[np.float64], patients: NDArray[np.int64]) -> int:
     """Of the patients with, and without, each finding: the smallest number. A patient of both kinds counts for both."""
     counts = [len(np.unique(patients[labels[:, output] == value])) for output in range(labels.shape[1]) for value in (0, 1)]
     return min(counts)
+
+
+def _kinds(labels: NDArray[np.float64], number: int) -> NDArray[np.int64]:
+    """What to balance (images,): combinations of findings, or, where each is too rare, the label that is rarest."""
+    known = np.nan_to_num(labels, nan=2).astype(np.int64)
+    combinations = np.unique(known, axis=0, return_inverse=True)[1].reshape(-1)
+    if np.bincount(combinations).max() >= number:
+        return combinations
+    return known[:, min(range(known.shape[1]), key=lambda output: min((known[:, output] == value).sum() for value in (0, 1)))]
 
 
 def _split(splitter: object, kinds: NDArray[np.int64], patients: NDArray[np.int64]) -> list[tuple[NDArray[np.int64], ...]]:

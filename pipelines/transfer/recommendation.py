@@ -1,8 +1,9 @@
 """Which strategy suits the data: `train.strategy.name: recommended` reads their fingerprint and looks into a short table.
 
 The table holds what was measured (benchmarks/label_efficiency.md), and nothing else: on real radiographs, from 16 to 400
-labelled images, all layers at rates that decay from head to stem, with batch norm frozen, were at least as good as every
-other strategy. At 8 images the head and one layer group do as well as all groups do, in about 6/10 of the time.
+labelled images, all layers at rates that decay from head to stem, with batch norm frozen, were not surely worse than any
+other strategy measured there: a linear head, all layers at one rate, no transfer, and at 16 images the last groups. At 8
+images the head and one layer group do as well as all groups do, in about 6/10 of the time.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ RULES = (
         pretrained=True,
         least=8,
         settings={"name": "differential"},
-        why="the best, or not told apart from it, at every size measured from 16 to 400 images",
+        why="the best of the strategies measured, or not told apart from it, at every size from 16 to 400 images",
     ),
     Rule(
         pretrained=True,
@@ -101,10 +102,11 @@ def fingerprint(labels: NDArray[np.float32], patients: NDArray[np.int64], *, pre
 
 
 def recommend(settings: StrategySection, found: Fingerprint) -> Recommendation:
-    """Put what suits the data in the place of `recommended`; rates, decay and batch norm that are set stay as they are."""
+    """Put what suits the data in the place of `recommended`; what is set besides stays as it is."""
     rule = next(rule for rule in RULES if rule.pretrained == found.pretrained and found.fewest >= rule.least)
-    line = f"recommended: {_spelled(rule.settings)} for {found.describe()}: {rule.why}"
-    return Recommendation(settings.model_copy(update=rule.settings), line)
+    chosen = {name: value for name, value in rule.settings.items() if name == "name" or getattr(settings, name) is None}
+    line = f"recommended: {_spelled(chosen)} for {found.describe()}: {rule.why}"
+    return Recommendation(settings.model_copy(update=chosen), line)
 
 
 def _spelled(settings: dict[str, Any]) -> str:

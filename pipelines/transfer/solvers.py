@@ -48,7 +48,7 @@ class Solver:
     strengths: tuple[float, ...]
 
     def fit(self, features: Array, labels: Array, weights: Array | None, strength: float, *, exclusive: bool) -> Linear:
-        """Minimise Σ weight · loss + strength / 2 · ‖w‖² over standardised features; the intercept is not penalised.
+        """Minimise Σ weight · loss + strength / 2 · ‖w‖² over standardised features; the intercept is hardly penalised.
 
         Args:
             features: (images, width).

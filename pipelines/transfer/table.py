@@ -59,6 +59,7 @@ STRATEGIES: dict[str, Strategy] = {
         learns="head",
         cached=True,
         classifiers=("linear", "logistic_regression", "linear_svm", "knn", "mlp"),
+        precise=True,
         least_steps=40,
         options=("classifier", "regularisation", "neighbours", "hidden"),
     ),

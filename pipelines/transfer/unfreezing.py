@@ -21,6 +21,11 @@ class Unfreezing:
     parameters: tuple[tuple[nn.Parameter, ...], ...]
     from_epochs: tuple[int | None, ...]
 
+    @property
+    def complete_from(self) -> int:
+        """The first epoch in which everything learns that ever will."""
+        return max((begins for begins in self.from_epochs if begins is not None), default=1)
+
     def enter(self, epoch: int) -> None:
         """Make the network, which is in training mode, ready for an epoch (from 1)."""
         for group, parameters, begins in zip(self.groups, self.parameters, self.from_epochs, strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -59,8 +60,8 @@ def add(path: Path, said: Description) -> Verification:
     The layout, if not said, is the one by which every tensor fits. The passport records the hash and golden activations.
 
     Raises:
-        WeightsError: the file cannot be read or used; what is missing and what is left over is listed; or something that only
-            the user can know is not said.
+        WeightsError: the file cannot be read or used; what is missing and what is left over is listed; something that only
+            the user can know is not said, or cannot be; or the name is another's.
     """
     from pipelines.models import backbones, bundles, checkpoints, passports, references
 
@@ -73,21 +74,40 @@ def add(path: Path, said: Description) -> Verification:
     within = checkpoints.wrapper(content, path)
     state = checkpoints.tensors(content, path, within)
     passport = _passport(path, hashlib.sha256(content).hexdigest(), state, within, said)
+    passports.Passport.from_dict(passport.to_dict(), path.name)
+    _check_name(passport, path, folder)
     network = backbones.build(passport.backbone, outputs=1, dropout=0, normalisation=passport.normalisation)
     passport = replace(passport, reduction=network.probe().reduction)
     report = passports.load_state(network, passport, lambda: state, passport.sha256)
     compared = references.compare(network, passport, state)
     passport = replace(passport, golden=network.probe().fingerprint)
-    values = passport.to_dict()
-    passports.Passport.from_dict(values, passport.name)
     if (folder / passport.file).resolve() != path.resolve():
         files.write_bytes(folder / passport.file, content)
-    files.write_json(folder / f"{passport.name}.json", values)
+    files.write_json(folder / f"{passport.name}.json", passport.to_dict())
     checked = Verified(
-        *(passport.name, passport.backbone, passport.file, passport.sha256, passport.licence),
+        *(passport.name, passport.backbone, passport.file, passport.sha256, passport.licence, passport.trained_on),
         *(report.matched, report.missing, report.left_over, True, compared),
     )
     return Verification(True, (checked,))
+
+
+def _check_name(passport: Passport, path: Path, folder: Path) -> None:
+    """Refuse a name that would reach outside the folder, stand for other weights, or take another file's place."""
+    from pipelines.models.published import PASSPORTS
+    from pipelines.models.starting import SCRATCH
+
+    if plain(passport.name) != passport.name:
+        raise WeightsError(f"--name: expected letters, digits, and . _ + - between them, got {passport.name!r}")
+    taken = {SCRATCH, *(name for known in PASSPORTS for name in (known.name, known.source))}
+    if passport.name in taken or passport.source == SCRATCH:
+        raise WeightsError(f"{path.name}: {passport.name} from {passport.source} stands for other weights; take another --name")
+    file, beside = folder / passport.file, folder / f"{passport.name}.json"
+    hashes = [files.sha256(file)] if file.is_file() else []
+    hashes += [json.loads(beside.read_bytes()).get("sha256")] if beside.is_file() else []
+    if any(other != passport.sha256 for other in hashes):
+        raise WeightsError(
+            f"{path.name}: {passport.name} is another file's in {folder}; take another --name, or delete that and its passport"
+        )
 
 
 def _of_bundle(bundle: Bundle, said: Description) -> tuple[Path, Description]:
@@ -122,7 +142,7 @@ def _passport(path: Path, sha256: str, state: dict[str, Tensor], within: str, sa
     layout, key_map, channels = _layout(path, state, backbone, said)
     known = layouts.LAYOUTS[layout]
     facts = {
-        "source": said.source or known.source,
+        "source": said.source or ("medical" if said.trained_on else known.source),
         "licence": said.licence or known.licence,
         "trained_on": said.trained_on or known.trained_on,
         "channels": channels,
@@ -177,10 +197,13 @@ def _timm_facts(backbone: str, said: Description) -> dict[str, Any]:
     name = names.get(backbone, backbone.removeprefix(timm_nets.PREFIX))
     constants = timm_nets.constants(name)
     facts: dict[str, Any] = {"mean": said.mean or tuple(constants["mean"]), "std": said.std or tuple(constants["std"])}
-    if constants.get("license") and not said.licence:
+    tag = str(constants.get("tag") or "")
+    if not said.source and not said.trained_on and not re.search(r"in\d+k", tag):
+        facts["source"] = "timm"
+    if constants.get("license") not in (None, "unknown") and not said.licence:
         facts["licence"] = f"{constants['license']} (timm); the terms of its training images apply"
     if not said.trained_on:
-        facts["trained_on"] = f"see timm for {name}, tag {constants.get('tag') or 'none'}"
+        facts["trained_on"] = f"see timm for {name}, tag {tag or 'none'}"
     return facts
 
 

@@ -14,26 +14,35 @@ from pipelines.weights.summaries import Entry, Listing, Verification, Verified
 if TYPE_CHECKING:
     from pipelines.models.provenance import Passport
 
+CHECKPOINTS = (".pth", ".pt", ".safetensors", ".ckpt", ".bin")
+
 
 def catalogue(backbone: str | None = None) -> Listing:
     """Every passport, of the table and of the weights folder, or those that fit `backbone`."""
     entries = [_entry(passport) for passport in _passports() if backbone in (None, passport.backbone)]
     order = ("here", "absent", "wanted")
-    return Listing(str(weights_folder()), tuple(sorted(entries, key=lambda item: order.index(item.state))))
+    return Listing(str(weights_folder()), tuple(sorted(entries, key=lambda item: order.index(item.state))), _unusable())
 
 
 def verify(names: Iterable[str] = ()) -> Verification:
     """Hold checkpoints against their passports and the publishers' networks: those named, or all that are here.
 
+    A source names those of its files that are here. Without names, a passport that cannot be read is a failure too.
+
     Raises:
-        WeightsError: there is no passport of a name.
+        WeightsError: there is no passport of a name, or no file of a source.
     """
+    from pipelines.models import passports as known
+
     wanted, folder = tuple(names), weights_folder()
     passports = [passport for passport in _passports(*wanted) if not wanted or {passport.name, passport.source} & set(wanted)]
     if unknown := [name for name in wanted if not any(name in (passport.name, passport.source) for passport in passports)]:
         raise WeightsError(f"no passport is called {', '.join(unknown)}; see `radtransfer weights list`")
-    here = [passport for passport in passports if wanted or (folder / passport.file).is_file()]
-    checked = tuple(_verified(passport, folder / passport.file) for passport in here)
+    here = [passport for passport in passports if passport.name in wanted or (folder / passport.file).is_file()]
+    if absent := [name for name in wanted if not any(name in (passport.name, passport.source) for passport in here)]:
+        raise WeightsError(f"no file of {', '.join(absent)} is in {folder}; see `radtransfer weights list`")
+    unread = () if wanted else tuple(_failed(reason, name) for name, reason in known.broken(folder).items())
+    checked = tuple(_verified(passport, folder / passport.file) for passport in here) + unread
     return Verification(all(not item.failure for item in checked), checked)
 
 
@@ -76,6 +85,11 @@ def _fetched_from_timm(backbone: str) -> Verification:
         raise WeightsError(f"{backbone}: timm names no address of a state dict; get one and `radtransfer weights add` it")
     tag = constants.get("tag") or ""
     label = f"timm-{plain(name if not tag or name.endswith(tag) else f'{name}.{tag}')}"
+    pinned = next((passport for passport in _passports(label) if passport.name == label), None)
+    if pinned:
+        found = passports.find(label, backbone)
+        checked = _verified(found.passport, found.path)
+        return Verification(not checked.failure, (checked,))
     target = weights_folder() / f"{label}{Path(url).suffix}"
     passports.fetch_file(url, target, f"download it elsewhere, and `radtransfer weights add FILE --backbone {backbone}`")
     notes = "timm publishes no hash: this is that of the file as it was first downloaded"
@@ -90,6 +104,15 @@ def _passports(*named: str) -> list[Passport]:
     return list({passport.name: passport for passport in (*passports.PASSPORTS, *beside)}.values())
 
 
+def _unusable() -> tuple[str, ...]:
+    from pipelines.models import passports
+
+    folder, known = weights_folder(), {passport.file for passport in _passports()}
+    files = sorted(path.name for path in folder.glob("*") if path.suffix in CHECKPOINTS and path.name not in known)
+    strays = (f"{name}: no readable passport is about it; `radtransfer weights add {folder / name}` writes one" for name in files)
+    return (*passports.broken(folder).values(), *strays)
+
+
 def _entry(passport: Passport) -> Entry:
     here = (weights_folder() / passport.file).is_file()
     state = "here" if here else "absent" if passport.url else "wanted"
@@ -100,15 +123,22 @@ def _verified(passport: Passport, path: Path) -> Verified:
     """Load it as a training would, then compare with the publisher's network; a failure is told, not raised."""
     from pipelines.models import backbones, checkpoints, passports, references
 
-    said = (passport.name, passport.backbone, passport.file)
     try:
         network = backbones.build(passport.backbone, outputs=1, dropout=0, normalisation=passport.normalisation)
         report = passports.load(network, passports.Found(passport, path))
         state = checkpoints.tensors(checkpoints.read(path), path, passport.within)
         compared = references.compare(network, passport, state)
     except RadtransferError as error:
-        return Verified(*said, passport.sha256, passport.licence, 0, (), (), bool(passport.golden), None, str(error))
+        return _failed(str(error), passport.name, passport)
     return Verified(
-        *(*said, report.sha256, passport.licence, report.matched, report.missing, report.left_over),
-        *(bool(passport.golden), compared),
+        *(passport.name, passport.backbone, passport.file, report.sha256, passport.licence, passport.trained_on),
+        *(report.matched, report.missing, report.left_over, bool(passport.golden), compared),
     )
+
+
+def _failed(reason: str, name: str, passport: Passport | None = None) -> Verified:
+    """A checkpoint that cannot be used; without `passport`, because that cannot be read."""
+    if passport is None:
+        return Verified(name, *("",) * 5, 0, (), (), False, None, reason)
+    said = (passport.backbone, passport.file, passport.sha256, passport.licence, passport.trained_on)
+    return Verified(name, *said, 0, (), (), bool(passport.golden), None, reason)

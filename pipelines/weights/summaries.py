@@ -23,10 +23,15 @@ class Entry:
 
 @dataclass(frozen=True)
 class Listing:
-    """Every passport, those whose file is here first."""
+    """Every passport, those whose file is here first.
+
+    Attributes:
+        unusable: what else is in the folder: passports that cannot be read, and why; checkpoints that no passport is about.
+    """
 
     folder: str
     passports: tuple[Entry, ...]
+    unusable: tuple[str, ...] = ()
 
     def describe(self) -> str:
         from rich.markup import escape
@@ -38,6 +43,7 @@ class Listing:
             f"{escape(item.file)}"
             for item in self.passports
         ]
+        lines += [f"[red]![/red] {escape(what)}" for what in self.unusable]
         here = sum(item.state == "here" for item in self.passports)
         return "\n".join([*lines, f"{here} of {len(self.passports)} in {escape(self.folder)}; `radtransfer weights fetch NAME`"])
 
@@ -47,6 +53,7 @@ class Verified:
     """What holding one checkpoint against its passport came to.
 
     Attributes:
+        trained_on: the images that the passport says they learned from.
         matched: tensors of the backbone that were filled.
         missing: tensors of the backbone that the file lacks and nothing reads.
         left_over: tensors of the file that were left out on purpose.
@@ -61,6 +68,7 @@ class Verified:
     file: str
     sha256: str
     licence: str
+    trained_on: str
     matched: int
     missing: tuple[str, ...]
     left_over: tuple[str, ...]
@@ -83,6 +91,7 @@ class Verified:
             f"  {self.matched} tensors matched; missing {escape(listed(self.missing))}; "
             f"left over {escape(listed(self.left_over))}\n"
             f"  {golden}; {compared}\n"
+            f"  trained on: {escape(self.trained_on)}\n"
             f"  licence: {escape(self.licence)}"
         )
 
@@ -96,5 +105,6 @@ class Verification:
 
     def describe(self) -> str:
         return (
-            "\n".join(item.describe() for item in self.checkpoints) or "nothing to verify: the weights folder holds no checkpoint"
+            "\n".join(item.describe() for item in self.checkpoints)
+            or "nothing to verify: the weights folder holds no checkpoint with a passport; see `radtransfer weights list`"
         )

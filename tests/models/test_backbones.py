@@ -224,6 +224,9 @@ def test_an_unknown_backbone_is_refused_with_the_known_ones() -> None:
 
 
 def test_an_unknown_encoder_of_timm_is_refused_with_near_ones() -> None:
+    for unlike in ("crossvit_tiny_240", "coat_tiny", "mvitv2_tiny", "rdnet_tiny"):
+        with pytest.raises(ConfigurationError, match=f"timm's {unlike} cannot be used as a backbone; take another one"):
+            resolve(f"timm:{unlike}")
     with pytest.raises(ConfigurationError, match=r"timm has no model 'convnxt_tiny'; did you mean timm:convnext_tiny"):
         resolve("timm:convnxt_tiny")
 
@@ -243,3 +246,9 @@ def test_a_size_that_a_network_cannot_take_is_refused(name: str, size: int, expe
     with pytest.raises(ConfigurationError, match=rf"prepare\.size: expected {expected} for {name}, got {size}"):
         check_size(name, size)
     check_size("resnet10", 32)
+
+
+def test_dropout_is_the_heads_or_belongs_to_a_layer_group_that_can_be_still(network: Network) -> None:
+    still = {id(inner) for group in network.groups() for module in group.modules for inner in module.modules()}
+    stray = [name for name, module in network.named_modules() if getattr(module, "p", 0) and id(module) not in still]
+    assert stray == []

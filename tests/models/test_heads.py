@@ -107,3 +107,21 @@ def test_half_precision_around_it_leaves_the_votes_as_they_are() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         cast = head(features)
     assert torch.equal(cast, head(features))
+
+
+def test_a_feature_that_was_silent_in_every_remembered_image_does_not_drown_the_others() -> None:
+    """Nine features know the label; a tenth speaks for the first time, a little, and all sixteen images vote."""
+    labels = (torch.arange(16) % 2).float()[:, None]
+    features = torch.cat([labels.repeat(1, 9) + 0.1 * torch.rand(16, 9), torch.zeros(16, 1)], dim=1)
+    head = Neighbours(16, 10, 1, neighbours=16, exclusive=False).remember(features, labels)
+    asked = features.clone()
+    asked[:, 9] = 0.05 * torch.rand(16)
+    assert torch.equal(head(asked) > 0, labels == 1)
+    assert (head(asked) - head(features)).abs().max() < 0.1
+
+
+def test_features_are_standardised_by_a_tenth_of_a_usual_deviation_at_least() -> None:
+    features = torch.tensor([[3.0, 4.0, 0.01, 7.0], [-3.0, -4.0, -0.01, 7.0]])
+    least = 0.1 * (25.0001 / 4) ** 0.5
+    assert heads.spread(features).tolist() == pytest.approx([3.0, 4.0, least, least])
+    assert heads.spread(torch.ones(3, 2)).min() > 0

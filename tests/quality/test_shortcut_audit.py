@@ -192,6 +192,14 @@ def test_the_regression_is_the_ridge_logistic_regression_of_scikit_learn(strengt
             np.testing.assert_allclose(found, [np.log(one.mean() / (1 - one.mean()))], atol=1e-4)
 
 
+def test_how_common_the_finding_is_does_not_enter_what_is_said() -> None:
+    """Else folds, each of which learned from another share of positives, could not be put in one order."""
+    features = np.random.default_rng(6).normal(size=(200, 4))
+    said, common = shortcut_audit._fitted(features, (features[:, 0] > 1).astype(float), features.mean(axis=0)[None], 1.0)
+    assert said == pytest.approx(0, abs=1e-9)
+    assert common < -1
+
+
 def test_of_very_many_images_a_part_is_learned_from(monkeypatch: pytest.MonkeyPatch) -> None:
     rows, images, labels = made_cohort.make()
     wider(rows, images, labels == 1)

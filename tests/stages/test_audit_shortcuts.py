@@ -136,9 +136,15 @@ def test_an_output_that_nothing_can_be_learned_of_is_null(tmp_path: Path) -> Non
     assert "too few patients with, or without, a finding for a shortcut to learn from" in paths.packet.read_text()
 
 
-def test_an_evaluation_without_an_audit_or_with_one_of_another_split_is_refused(tmp_path: Path) -> None:
+def test_an_evaluation_without_an_audit_or_with_one_of_another_split_or_task_is_refused(tmp_path: Path) -> None:
     settings, paths = evaluated_workspace.make(tmp_path)
     found = result(paths)
+    other = {
+        name: {**shortcut, "outputs": {"mass": shortcut["outputs"]["opacity"]}} for name, shortcut in found["shortcuts"].items()
+    }
+    files.write_json(paths.shortcuts, {**found, "shortcuts": other})
+    with pytest.raises(MissingInputError, match=r"audit of opacity, got that of mass; run `radtransfer audit-shortcuts`"):
+        evaluate.run(settings, paths)
     files.write_json(paths.shortcuts, {**found, "split_sha256": "0" * 64})
     with pytest.raises(MissingInputError, match=r"audit of split .*, got that of 0{12}; run `radtransfer audit-shortcuts`"):
         evaluate.run(settings, paths)

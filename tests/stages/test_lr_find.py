@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from pipelines import __main__, config, workspace
 from pipelines.config import Config
-from pipelines.errors import MissingInputError
+from pipelines.errors import ConfigurationError, MissingInputError
 from pipelines.paths import Paths
 from pipelines.stages import lr_find
 
@@ -68,3 +68,11 @@ def test_write_keeps_the_suggestion_and_the_comments(paths: Paths) -> None:
 def test_without_prepared_images_the_stage_before_is_named(tmp_path: Path) -> None:
     with pytest.raises(MissingInputError, match="radtransfer"):
         lr_find.run(settings(), Paths(tmp_path))
+
+
+def test_a_classifier_without_a_rate_is_refused_before_anything_is_computed(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lr_find, "prepare", lambda *_: pytest.fail("computed"))
+    with pytest.raises(ConfigurationError, match=r"classifier: expected one that learns in steps, got knn"):
+        lr_find.run(settings(strategy={"name": "feature_extraction", "classifier": "knn"}), paths)

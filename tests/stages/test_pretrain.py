@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from rich.progress import Progress
 from tiny_workspace import save_tiny, write_workspace
 
 from pipelines import files
@@ -14,6 +15,7 @@ from pipelines.config import Config
 from pipelines.errors import ConfigurationError, MissingInputError, TrainingError
 from pipelines.models import passports
 from pipelines.paths import Paths
+from pipelines.quality.leakage import split_sha256
 from pipelines.stages import pretrain, train
 
 
@@ -38,7 +40,20 @@ def test_what_it_learns_is_a_source_like_any_other(paths: Paths) -> None:
     assert passport.trained_on == "36 radiographs of 18 patients, without labels"
     assert "vicreg (Bardes et al., ICLR 2022), 1 epochs from random weights" in passport.notes
     assert train.run(config(), paths).weights == "ssl"
-    assert not paths.checkpoint.exists() or not any(paths.checkpoint.iterdir())
+    assert not paths.pretraining.exists()
+
+
+def test_a_training_in_between_does_not_cost_what_an_interrupted_pretraining_has_done(paths: Paths, tmp_path: Path) -> None:
+    class Killed(pretrain._Display):
+        def epoch_ended(self, epoch: int, loss: float, spread: float) -> None:
+            raise KeyboardInterrupt
+
+    save_tiny(tmp_path / "weights", seed=4)
+    with Progress() as progress, pytest.raises(KeyboardInterrupt):
+        pretrain.run(config(epochs=2), paths, Killed(progress, 2, 36))
+    settings = config(epochs=2)
+    train.run(settings.model_copy(update={"train": settings.train.model_copy(update={"weights": "tiny"})}), paths)
+    assert pretrain.run(settings, paths).resumed_from_epoch == 1
 
 
 def test_no_patient_who_is_judged_on_is_looked_at(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,6 +80,23 @@ def test_it_starts_from_the_weights_that_the_configuration_names(paths: Paths, t
     save_tiny(tmp_path / "weights", seed=4)
     assert pretrain.run(config(weights="tiny", name="mine"), paths).start == "tiny"
     assert "from tiny (Apache-2.0)" in passports.find("mine", "resnet10", download=False).passport.notes
+
+
+def test_the_passport_says_of_which_split_nobody_who_is_judged_on_was_looked_at(paths: Paths) -> None:
+    def told(name: str) -> bool:
+        mark = f"part of split {split_sha256(pd.read_parquet(paths.split))[:16]} was looked at"
+        return mark in passports.find(name, "resnet10", download=False).passport.notes
+
+    pretrain.run(config(name="first"), paths)
+    assert told("first")
+    split = pd.read_parquet(paths.split)
+    swapped = {"train": "validation", "validation": "train"}
+    files.write_table(paths.split, split.assign(part=split["part"].map(swapped)))
+    assert not told("first")
+    pretrain.run(config(name="second", weights="first"), paths)
+    assert not told("second")
+    pretrain.run(config(name="third"), paths)
+    assert told("third")
 
 
 def test_running_twice_gives_the_same_bytes(paths: Paths, tmp_path: Path) -> None:

@@ -76,6 +76,14 @@ def test_features_are_computed_once(paths: Paths, tmp_path: Path, monkeypatch: p
     assert [place.probe for place in again.places] == [place.probe for place in first.places]
 
 
+def test_features_of_another_version_are_not_used(paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_tiny(tmp_path / "weights", seed=4)
+    settings = config(candidates=["resnet10@tiny"])
+    rank.run(settings, paths)
+    monkeypatch.setattr(rank, "__version__", "0.0.0")
+    assert rank.run(settings, paths).places[0].seconds[0] > 0
+
+
 def test_only_training_patients_are_looked_at(paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_tiny(tmp_path / "weights", seed=4)
     seen: list[int] = []

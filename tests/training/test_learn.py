@@ -348,12 +348,45 @@ def test_too_few_epochs_for_the_last_group_to_learn_are_told(parts: Parts, setti
     ]
 
 
-def test_lp_ft_is_precise_unless_told_otherwise(settings: Make) -> None:
+def test_a_feature_that_is_silent_in_training_does_not_drown_the_others_of_an_mlp(settings: Make) -> None:
+    from pipelines.training import learn as module
+    from pipelines.training.loss import Loss
+    from pipelines.training.material import Features
+
+    network, asked = resnet(), settings("feature_extraction", strategy_settings={"classifier": "mlp"})
+    labels = torch.tensor([[0.0], [1.0]] * 8)
+    features = torch.randn(16, network.width, generator=torch.Generator().manual_seed(1))
+    features[:, 3] = 0.0
+    awake = features.clone()
+    awake[:, 3] = 0.5
+    given = [Features(features, labels), Features(awake, labels)]
+    ready = module._stepwise(network, plan(network, asked.strategy), given, Loss(exclusive=False), 0.0)
+    assert ready.validation.features[:, 3].abs().max() < 10
+
+
+def test_a_group_that_never_learns_is_not_missed(parts: Parts, settings: Make, recorder: Make) -> None:
+    listener, own = recorder(), {"rates": dict.fromkeys(("stem", "stage1", "stage2", "stage3"), 0.0)}
+    train(resnet(), parts, settings("gradual", epochs=2, strategy_settings=own), listener)
+    assert listener.notes == []
+
+
+def test_gradual_unfreezing_does_not_stop_before_every_group_has_had_its_turn(
+    parts: Parts, settings: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The AUROC never grows after the first epoch: with a patience of 2 that counts from the sixth, when the stem learns."""
+    aurocs = iter([0.9, *[0.8] * 19])
+    monkeypatch.setattr("pipelines.training.judging.macro_auroc", lambda labels, scores: next(aurocs))
+    fitted = train(resnet(), parts, settings("gradual", epochs=20, patience=2))
+    assert (len(fitted.history), fitted.best_epoch) == (7, 1)
+
+
+@pytest.mark.parametrize("strategy", ["lp_ft", "feature_extraction"])
+def test_what_begins_at_a_probe_or_is_one_is_precise_unless_told_otherwise(strategy: str, settings: Make) -> None:
     from pipelines.training.numerics import precision_for
 
     network = resnet()
     for precision, expected in (("auto", "fp32"), ("bf16", "bf16"), ("fp32", "fp32")):
-        asked = settings("lp_ft", precision=precision)
+        asked = settings(strategy, precision=precision)
         assert precision_for(plan(network, asked.strategy), asked) == expected
     asked = settings("full")
     assert precision_for(plan(network, asked.strategy), asked) == "auto"

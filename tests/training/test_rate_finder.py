@@ -59,6 +59,33 @@ def test_every_group_keeps_its_rate_relative_to_the_heads(
     assert np.divide(told[3][:-1], told[3][1:]) == pytest.approx([0.5] * 5)
 
 
+def test_relative_gradient_norms_scale_the_rates_of_the_sweep_as_those_of_a_training(
+    parts: tuple[Examples, Examples], settings: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipelines.training.optimizer import Optimizer
+
+    told: list[Any] = []
+    set_rates = Optimizer.set_rates
+
+    def watched(self: Optimizer, factor: float, scales: Any = None) -> tuple[float, ...]:
+        told.append(scales)
+        return set_rates(self, factor, scales)
+
+    monkeypatch.setattr(Optimizer, "set_rates", watched)
+    network, before, _ = swept(parts, settings("auto_rgn"), steps=30)
+    assert same(state(network), before)
+    assert len(told[0]) == 6
+    assert 0 < min(told[0]) < max(told[0]) == 1
+    assert all(scales == told[0] for scales in told)
+
+
+def test_a_loss_that_only_grows_gives_no_suggestion() -> None:
+    with pytest.raises(
+        TrainingError, match=r"learning rates 1\.0e-04 to 1\.0e-01: expected a loss that falls, got one that only"
+    ):
+        rate_finder._seen(np.geomspace(1e-5, 1e-1, 41), np.linspace(0.3, 0.9, 41))
+
+
 def test_the_same_seed_sees_the_same_losses(parts: tuple[Examples, Examples], settings: Make) -> None:
     one, again, other = (swept(parts, settings("full", seed=seed), steps=25)[2].losses for seed in (1, 1, 2))
     assert np.array_equal(one, again)
@@ -79,11 +106,14 @@ def test_the_suggestion_is_read_from_the_curve_by_hand() -> None:
     assert found.rule == "a decade below the lowest loss"
 
 
-def test_a_loss_that_diverges_ends_the_sweep(parts: tuple[Examples, Examples], settings: Make) -> None:
+def test_a_loss_that_diverges_ends_the_sweep(
+    parts: tuple[Examples, Examples], settings: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rate_finder, "DIVERGED", 1.2)
     _, _, found = swept(parts, settings("full"), steps=60)
-    everything = len(found.rates) == 60
-    assert everything or found.smoothed[-1] > 0
-    assert np.isfinite(found.losses).all()
+    assert len(found.rates) == len(found.losses) < 60
+    diverged = found.smoothed > 1.2 * np.minimum.accumulate(found.smoothed)
+    assert np.flatnonzero(diverged[rate_finder.SETTLED :]).tolist() == [len(diverged) - rate_finder.SETTLED - 1]
 
 
 def test_a_loss_that_is_never_finite_is_refused(parts: tuple[Examples, Examples], settings: Make) -> None:

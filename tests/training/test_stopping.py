@@ -33,3 +33,9 @@ def test_a_better_epoch_starts_the_wait_anew() -> None:
 
 def test_an_auroc_of_zero_is_better_than_none() -> None:
     assert run(2, (0.0, 9.0)).best_epoch == 1
+
+
+def test_an_epoch_in_which_not_everything_learns_yet_is_no_reason_to_stop() -> None:
+    state = Stopping(1).after(1, 0.9, 0.5).after(2, 0.8, 0.5, waits=False).after(3, 0.8, 0.5, waits=False)
+    assert not state.stops
+    assert state.after(4, 0.8, 0.5).stops

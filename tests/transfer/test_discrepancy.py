@@ -16,7 +16,10 @@ def hospitals(offset: float = 0.0, scale: float = 1.0, images: int = 40) -> tupl
 
 def test_coral_by_hand():
     # Variances 2 and 8 in one feature: (2 − 8)² / 4.
-    assert coral(torch.tensor([[-1.0], [1.0]]), torch.tensor([[-2.0], [2.0]])).item() == pytest.approx(9.0)
+    source, target = torch.tensor([[-1.0], [1.0]]), torch.tensor([[-2.0], [2.0]])
+    assert coral(source, target).item() == pytest.approx(9.0)
+    # A second feature that never varies: the same distance over 4 × 2².
+    assert coral(*(nn.functional.pad(each, (0, 1)) for each in (source, target))).item() == pytest.approx(36 / 16)
 
 
 def test_coral_sees_spread_and_not_position():

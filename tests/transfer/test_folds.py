@@ -33,3 +33,13 @@ def test_several_images_of_one_patient_are_no_reason_for_another_fold() -> None:
 def test_the_rarest_class_is_counted_in_patients_and_unknown_labels_do_not_count() -> None:
     labels = np.array([[1, 0], [1, NAN], [1, 1], [0, 0], [0, 1], [NAN, 1]])
     assert fewest(labels, np.array([0, 0, 1, 2, 3, 4])) == 2
+
+
+def test_combinations_of_findings_that_are_all_rare_are_no_obstacle() -> None:
+    """Sixteen images, no two with the same four findings, and the last finding known of six only: three have it."""
+    labels = np.array([[number >> bit & 1 for bit in range(4)] for number in range(16)], float)
+    labels[[0, 1, 2, 3, 4, 8, 9, 10, 11, 12], 3] = NAN
+    parts = folds(labels, np.arange(16))
+    assert sorted(np.concatenate([fold.held_out for fold in parts])) == list(range(16))
+    for fold in parts:
+        assert np.sort(labels[fold.held_out, 3])[:2].tolist() == [0, 1]  # the rarest finding is balanced

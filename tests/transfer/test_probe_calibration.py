@@ -51,3 +51,21 @@ def test_a_calibration_folds_into_the_linear_layer() -> None:
 def test_without_any_image_held_out_nothing_changes() -> None:
     found = calibrate(np.full((2, 1), NAN), np.array([[0.0], [1.0]]), exclusive=False)
     assert found(np.array([[3.0]])).item() == 3.0
+
+
+def test_perfectly_separate_classes_stay_finite_too_by_the_like_targets() -> None:
+    """Three images of each of three classes: 4/6 for the true class and 1/6 for each other one."""
+    values, labels = 10 * np.tile(np.eye(3), (3, 1)), np.tile(np.eye(3), (3, 1))
+    found = calibrate(values, labels, exclusive=True)
+    logits = found(values[:1])[0]
+    assert np.exp(logits) / np.exp(logits).sum() == pytest.approx([4 / 6, 1 / 6, 1 / 6], abs=1e-3)
+
+
+def test_two_exclusive_classes_are_calibrated_as_platt_calibrates_one_output() -> None:
+    generator = np.random.default_rng(5)
+    value = generator.normal(size=30)
+    labels = (value + generator.normal(size=30) > 0.3).astype(float)
+    one = calibrate(value[:, None], labels[:, None], exclusive=False)(value[:, None])[:, 0]
+    both = calibrate(np.stack([-value / 2, value / 2], 1), np.stack([1 - labels, labels], 1), exclusive=True)
+    logits = both(np.stack([-value / 2, value / 2], 1))
+    assert logits[:, 1] - logits[:, 0] == pytest.approx(one, abs=1e-2)

@@ -69,3 +69,9 @@ def test_it_is_among_the_winners_of_every_size_that_was_measured(repository: Pat
             if len(gains) > 1:
                 half = stats.t.ppf(0.975, len(gains) - 1) * gains.std(ddof=1) / np.sqrt(len(gains))
                 assert gains.mean() - half <= 0, f"{other} beats {own} at {size} images"
+
+
+def test_options_that_are_set_are_neither_overruled_nor_misreported() -> None:
+    answer = recommend(section(groups=3), Fingerprint(12, 12, 4, True))
+    assert (answer.settings.name, answer.settings.groups) == ("last_groups", 3)
+    assert answer.line.startswith("recommended: last_groups for ")

@@ -158,6 +158,16 @@ def test_batch_norm_cannot_be_frozen_in_a_network_that_knows_no_statistics_yet()
         ("head_only", {"batch_norm": "trained"}, r"batch_norm: expected frozen, adaptive or null for head_only"),
         ("scratch", {"batch_norm": "adaptive"}, r"batch_norm: expected trained or null for scratch, .* got adaptive"),
         ("full", {"rates": {"stage9": 0.1}}, r"rates: expected layer groups of resnet10 \(stem, .*, head\), got stage9"),
+        (
+            "full",
+            {"rates": {"head": 0}},
+            r"rates: expected a rate above 0 for head, which begins at random numbers for full, got 0",
+        ),
+        (
+            "lp_ft",
+            {"rates": dict.fromkeys(("stem", "stage1", "stage2", "stage3", "stage4", "head"), 0)},
+            r"rates: expected a layer group that learns, got 0 for all; choose the strategy feature_extraction",
+        ),
         ("last_groups", {"groups": 6}, r"groups: expected at most 5, the layer groups of resnet10, got 6"),
         ("lora", {}, r"name: lora puts adapters into attention, and resnet10 has none; choose a transformer"),
         ("recommended", {}, r"name: recommended depends on the data, which are not known here; choose one of feature_extr"),
@@ -173,3 +183,7 @@ def test_a_plan_is_plain_values_for_the_model_card(name: str) -> None:
     card = plan(make(), section(name)).to_dict()
     assert json.loads(json.dumps(card, allow_nan=False)) == card
     assert card["name"] == name
+
+
+def test_a_head_that_a_probe_has_found_may_stay() -> None:
+    assert plan(make(), section("lp_ft", rates={"head": 0})).groups[-1].trained == 0

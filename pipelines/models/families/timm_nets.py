@@ -48,16 +48,23 @@ def entry(name: str) -> Backbone:
     """The entry of the timm model `name`, with or without the tag of its weights (`convnext_tiny.in12k`).
 
     Raises:
-        ConfigurationError: timm has no such model, or it does not say how its layers are grouped.
+        ConfigurationError: timm has no such model, or it does not say how its layers are grouped or where its maps are.
     """
     model, asked = _without_storage(name)
+    try:
+        return _described(name, model, asked)
+    except (AttributeError, LookupError, AssertionError, TypeError) as error:  # a model unlike timm's others
+        raise _unsuited(name) from error
+
+
+def _described(name: str, model: Encoder, asked: dict[str, Any]) -> Backbone:
     settings = model.model.default_cfg
     size = int(settings["input_size"][-1])
     sizes = [side for side in SIZES if side < size and _maps(model, side) is not None]
     first = settings.get("first_conv")
     output = _maps(model, size)
     if output is None or not hasattr(model.model, "group_matcher"):
-        raise ConfigurationError(f"params.yaml train.backbone: timm's {name} cannot be used as a backbone; take another one")
+        raise _unsuited(name)
     saliency, layout, prefix = _saliency(model, output, size)
     return Backbone(
         partial(Encoder, name, asked),
@@ -108,7 +115,11 @@ def _without_storage(name: str) -> tuple[Encoder, dict[str, Any]]:
             continue
         except RuntimeError as error:
             raise ConfigurationError(f"params.yaml train.backbone: timm cannot build {name}: {error}") from error
-    raise ConfigurationError(f"params.yaml train.backbone: timm's {name} cannot be used as a backbone; take another one")
+    raise _unsuited(name)
+
+
+def _unsuited(name: str) -> ConfigurationError:
+    return ConfigurationError(f"params.yaml train.backbone: timm's {name} cannot be used as a backbone; take another one")
 
 
 @torch.no_grad()

@@ -39,7 +39,7 @@ def inception_v3() -> Backbone:
         ("stage4", ("Mixed_7a", "Mixed_7b", "Mixed_7c")),
     )
     return Backbone(
-        partial(_adapted, "inception_v3", "fc", aux_logits=False, transform_input=False, init_weights=False),
+        partial(_adapted, "inception_v3", "fc", aux_logits=False, transform_input=False, init_weights=False, dropout=0.0),
         2048,
         tuple((name, tuple(PREFIX + path for path in paths)) for name, paths in layers),
         saliency=f"{PREFIX}Mixed_7c",
