@@ -39,6 +39,7 @@ from pipelines.transfer import probes, ranking
 from pipelines.transfer.transferability import SCORES
 
 PROBE, NEIGHBOURS = ranking.PROBES
+CHANCE = 0.5  # AUROC
 
 
 @dataclass(frozen=True)
@@ -85,15 +86,17 @@ class RankSummary:
     features: str
 
     def describe(self) -> str:
-        best, ties = _parsed(self.recommended), [place.candidate for place in self.places[1:] if place.tied]
+        ties = [place.candidate for place in self.places[1:] if place.tied]
         tied = f"; not to be told apart from it: {escape(', '.join(ties))}" if ties else ""
         left = "".join(f"\nleft out {escape(name)}: {escape(reason)}" for name, reason in self.skipped.items())
+        blind = (self.places[0].probe["low"] or 0) <= CHANCE
+        doubt = "\n[yellow]not even its features surely tell the label[/yellow]: trained whole, a network may" if blind else ""
         return (
             f"AUROC on held-out patients, {self.images:,} training images of {self.patients:,} patients, no network trained\n"
             f"{escape(_table(self.places))}{left}\n"
-            f"best: [bold]{escape(self.recommended)}[/bold]{tied}\n"
-            f"to train it: [bold]radtransfer train --set train.backbone={escape(best[0])} "
-            f"--set train.weights={escape(best[1])}[/bold]; the features are drawn in {escape(self.features)}"
+            f"best: [bold]{escape(self.recommended)}[/bold]{tied}{doubt}\n"
+            f"to train it: [bold]radtransfer train {escape(_settings(self.recommended))}[/bold]\n"
+            f"the features are drawn in {escape(self.features)}"
         )
 
 
@@ -171,6 +174,13 @@ def _parsed(candidate: str) -> tuple[str, str]:
     if not backbone or not weights:
         raise ConfigurationError(f"params.yaml rank.candidates: expected BACKBONE@WEIGHTS, got {candidate!r}")
     return backbone, weights
+
+
+def _settings(candidate: str) -> str:
+    """What to tell `radtransfer train`, so that it starts from this candidate."""
+    backbone, weights = _parsed(candidate)
+    source = "strategy.name=scratch" if weights == starting.SCRATCH else f"weights={weights}"
+    return f"--set train.backbone={backbone} --set train.{source}"
 
 
 def _look(

@@ -55,7 +55,7 @@ def test_a_network_that_sees_nothing_stands_last(paths: Paths, tmp_path: Path) -
     assert summary.recommended == summary.places[0].candidate
     assert summary.places[0].behind["value"] == 0
     assert not last.tied
-    assert f"--set train.weights={summary.recommended.split('@')[1]}" in summary.describe()
+    assert "not even its features" not in summary.describe()
 
 
 def test_what_is_written_is_what_is_said_and_the_features_are_drawn(paths: Paths, tmp_path: Path) -> None:
@@ -65,6 +65,20 @@ def test_what_is_written_is_what_is_said_and_the_features_are_drawn(paths: Paths
     assert written["recommended"] == summary.recommended
     assert [place["candidate"] for place in written["places"]] == [place.candidate for place in summary.places]
     assert (paths.ranking / "features.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("candidate", "settings"), [("resnet10@tiny", "train.weights=tiny"), ("resnet10@scratch", "train.strategy.name=scratch")]
+)
+def test_the_command_that_it_names_trains_the_candidate(paths: Paths, tmp_path: Path, candidate: str, settings: str) -> None:
+    save_tiny(tmp_path / "weights", seed=4)
+    described = rank.run(config(candidates=[candidate]), paths).describe()
+    assert f"radtransfer train --set train.backbone=resnet10 --set {settings}" in described
+
+
+def test_features_that_do_not_tell_the_label_are_said_not_to(paths: Paths, tmp_path: Path) -> None:
+    save_blind(tmp_path / "weights")
+    assert "not even its features surely tell the label" in rank.run(config(candidates=["resnet10@blind"]), paths).describe()
 
 
 def test_features_are_computed_once(paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
