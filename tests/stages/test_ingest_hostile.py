@@ -23,6 +23,7 @@ import pandas as pd
 import pytest
 from made_dicom import CANARY, radiograph, write
 from meddling import Meddling
+from prerequisites import absent
 from typer.testing import CliRunner
 
 from pipelines import processes
@@ -310,7 +311,7 @@ def test_a_file_that_may_not_be_read_is_set_aside_and_tried_again(paths: Paths, 
     # root may read everything, unless it gives that up
     weak = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
     if weak and not shutil.which("setpriv"):
-        pytest.skip("setpriv of util-linux is not installed")
+        absent("setpriv of util-linux is not installed")
     command = [*weak, sys.executable, "-c", textwrap.dedent(UNPRIVILEGED), str(paths.workspace), str(source)]
     told = [subprocess.run(command, capture_output=True, text=True, check=True).stdout for _ in range(2)]
     assert told == ["3 0 {'unreadable_header': 1}\n", "0 3 {'unreadable_header': 1}\n"]
