@@ -26,7 +26,7 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 ifeq ($(TORCH_BACKEND),)
 	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
 else
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --torch-backend $(TORCH_BACKEND) --no-verify-hashes --constraint requirements.lock --extra dev --requirement pyproject.toml
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --torch-backend $(TORCH_BACKEND) --no-verify-hashes --constraint requirements.lock --extra dev --extra ray --requirement pyproject.toml
 endif
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	touch $@
@@ -44,7 +44,7 @@ lint: setup
 	$(BIN)/mypy
 
 lock: setup
-	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --extra dev --generate-hashes \
+	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --extra dev --extra ray --generate-hashes \
 		--no-emit-index-url --no-annotate --no-header --quiet --output-file requirements.lock
 
 clean:

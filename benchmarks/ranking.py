@@ -18,24 +18,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import label_efficiency as children
+import children
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
 from scipy import stats
 
 from pipelines import files
-from pipelines.config import AugmentSection, PretrainSection, TrainSection
+from pipelines.config import PretrainSection, TrainSection
 from pipelines.metrics.discrimination import auroc
 from pipelines.models import starting
 from pipelines.models.network import Network
-from pipelines.records import Task
 from pipelines.training.batches import Examples
 from pipelines.training.learn import learn, place
 from pipelines.training.listener import Silence
-from pipelines.training.loss import probabilities
-from pipelines.training.material import Images, extract
+from pipelines.training.material import extract
 from pipelines.training.self_supervised import pretrain
 from pipelines.transfer import probes, ranking
 from pipelines.transfer.strategies import plan
@@ -46,27 +43,18 @@ SCORED = ("linear probe", "knn", "logme", "h_score", "nleep")
 KEY = ["task", "candidate", "seed"]
 
 
+JUDGED = 16  # training images that choose among the epochs
+
+
 @dataclass(frozen=True)
-class Question:
-    """What is asked of the images, and of how many.
+class Training:
+    """How a question's candidates are scored and trained: on how many images, for how many epochs."""
 
-    Attributes:
-        column: of labels.csv.
-        positive: its values that count as 1; others of `among` count as 0, and the rest is left out.
-    """
-
-    column: str
-    positive: tuple[str, ...]
-    among: tuple[str, ...]
     images: int
     epochs: int
-    test_per_class: int
 
 
-QUESTIONS = {
-    "pneumonia": Question("pneumonia", ("1",), ("0", "1"), images=64, epochs=12, test_per_class=200),
-    "etiology": Question("etiology", ("viral",), ("bacterial", "viral"), images=128, epochs=8, test_per_class=60),
-}
+TRAININGS = {"pneumonia": Training(images=64, epochs=12), "etiology": Training(images=128, epochs=8)}
 
 
 def imagenet(seed: int) -> Network:
@@ -113,14 +101,15 @@ def shuffled(seed: int) -> Network:
 def self_supervised(start: str, seed: int) -> Network:
     """Learnt without labels from the children who are in the test part of no question; once, then from the cache."""
     data = children.cohort()
-    judged = [data.patients[drawn(data, question, seed=0).test.rows] for question in QUESTIONS.values()]
+    draws = [drawn(data, task, seed=0) for task in TRAININGS]
+    judged = [data.patients[draw.test.rows] for draw in draws]
     rows = np.flatnonzero(~np.isin(data.patients, np.concatenate(judged)))
     settings = PretrainSection(weights=start, epochs=6, batch_size=32, device="cpu", seed=0)
     facts = {"settings": settings.model_dump(mode="json"), "rows": rows.tolist()}
     cached = children.CACHE / f"ssl-{start}-{children.fingerprint(facts)}.pt"
     network = imagenet(seed) if start == "imagenet" else untrained(NETWORK, seed)
     if not cached.is_file():
-        pretrain(network, data.examples(rows), settings, Unwatched())
+        pretrain(network, data.examples(rows, np.full(len(data.patients), np.nan, np.float32)), settings, Unwatched())
         with files.replacing(cached) as temporary:
             torch.save(network.trunk.state_dict(), temporary)
     network.trunk.load_state_dict(torch.load(cached, weights_only=True))
@@ -150,28 +139,8 @@ CANDIDATES: dict[str, Callable[[int], Network]] = {
 }
 
 
-@dataclass(frozen=True)
-class Draw:
-    """Labelled images to learn from, and those to be judged on."""
-
-    train: Examples
-    test: Examples
-
-
-def drawn(data: children.Cohort, question: Question, seed: int) -> Draw:
-    """Training images of random patients, half of them positive, and a fixed test part of others."""
-    table = pd.read_csv(children.SHARED / "data" / "paediatric_cxr" / "labels.csv", dtype=str)
-    value = table[question.column]
-    labels = np.where(value.isin(question.positive), 1.0, 0.0).astype(np.float32)
-    asked = np.flatnonzero(value.isin(question.among).to_numpy())
-    test = children.drawn(labels, data.patients, asked, question.test_per_class, seed=2024, whole=True)
-    pool = asked[~np.isin(data.patients[asked], data.patients[test])]
-    train = children.drawn(labels, data.patients, pool, question.images // 2, seed=seed, whole=False)
-    return Draw(*(_examples(data, labels, rows) for rows in (train, test)))
-
-
-def _examples(data: children.Cohort, labels: NDArray[np.float32], rows: NDArray[np.int64]) -> Examples:
-    return Examples(data, np.zeros_like(rows), rows, labels[rows][:, None], data.patients[rows])
+def drawn(data: children.Cohort, task: str, seed: int) -> children.Draw:
+    return children.draw(data, children.QUESTIONS[task], TRAININGS[task].images, seed)
 
 
 def scores(network: Network, train: Examples) -> dict[str, float]:
@@ -183,37 +152,32 @@ def scores(network: Network, train: Examples) -> dict[str, float]:
     return {"linear probe": held_out["logistic_regression"], "knn": held_out["knn"], **own}
 
 
-def fine_tuned(network: Network, draw: Draw, question: Question, seed: int) -> float:
+def fine_tuned(network: Network, draw: children.Draw, epochs: int, seed: int) -> float:
     """AUROC on the test part after fine-tuning; the epoch kept is judged on a few training images, as in label_efficiency."""
     settings = TrainSection.model_validate(
         {
             "backbone": network.name,
             "strategy": {"name": "differential", "batch_norm": "adaptive"},
-            "epochs": question.epochs,
-            "patience": question.epochs,
+            "epochs": epochs,
+            "patience": epochs,
             "batch_size": 16,
             "seed": seed,
             "device": "cpu",
         }
     )
     train = draw.train
-    some = np.argsort(train.labels[:, 0], kind="stable")[:: max(1, len(train) // children.JUDGED)]
-    task = Task("binary", ("finding",))
-    learn(network, plan(network, settings.strategy), task, train, train.take(some), settings, Silence())
-    network.eval()
-    with torch.inference_mode():
-        batches = [network(images) for images, _ in Images(draw.test, AugmentSection(), children.CPU).judging(50)]
-    return auroc(draw.test.labels[:, 0], probabilities(torch.cat(batches), exclusive=False).numpy()[:, 0])
+    some = np.argsort(train.labels[:, 0], kind="stable")[:: max(1, len(train) // JUDGED)]
+    learn(network, plan(network, settings.strategy), children.TASK, train, train.take(some), settings, Silence())
+    return children.area(network, draw.test)
 
 
 def measured(data: children.Cohort, task: str, candidate: str, seed: int) -> dict[str, Any]:
-    question = QUESTIONS[task]
-    draw = drawn(data, question, seed)
+    draw = drawn(data, task, seed)
     network = place(CANDIDATES[candidate](seed), children.CPU)
     started = time.perf_counter()
     scored = scores(network, draw.train)
     ranked = time.perf_counter()
-    area = fine_tuned(network, draw, question, seed)
+    area = fine_tuned(network, draw, TRAININGS[task].epochs, seed)
     return {
         "task": task,
         "candidate": candidate,
@@ -238,15 +202,15 @@ def report(table: pd.DataFrame) -> str:
         "Weighted Kendall's τ says how well a score's order is that of the fine-tuned AUROC (1: the same, 0: no relation), the",
         "best counting most; mean over seeds of the training images [lowest, highest].",
         "",
-        "| score | " + " | ".join(f"τ, {task}" for task in QUESTIONS) + " |",
-        "|---" * (len(QUESTIONS) + 1) + "|",
+        "| score | " + " | ".join(f"τ, {task}" for task in TRAININGS) + " |",
+        "|---" * (len(TRAININGS) + 1) + "|",
     ]
     for name in SCORED:
-        lines.append(f"| {name} | " + " | ".join(agreement(table[table["task"] == task], name) for task in QUESTIONS) + " |")
-    for task, question in QUESTIONS.items():
+        lines.append(f"| {name} | " + " | ".join(agreement(table[table["task"] == task], name) for task in TRAININGS) + " |")
+    for task, training in TRAININGS.items():
         rows = table[table["task"] == task]
         if len(rows):
-            lines += ["", f"## {task}, {question.images} training images", "", *standings(rows)]
+            lines += ["", f"## {task}, {training.images} training images", "", *standings(rows)]
     ranked, trained = (table[f"seconds_{what}"].median() for what in ("ranked", "trained"))
     lines += ["", f"Fine-tuning a candidate took {trained / ranked:.0f} times as long as ranking it (medians).", ""]
     return "\n".join([*lines, "Every row is in `ranking.csv`. Run again: `python benchmarks/ranking.py`.", ""])
@@ -269,7 +233,7 @@ def standings(rows: pd.DataFrame) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--tasks", nargs="+", default=list(QUESTIONS), choices=list(QUESTIONS))
+    parser.add_argument("--tasks", nargs="+", default=list(TRAININGS), choices=list(TRAININGS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     arguments = parser.parse_args()

@@ -137,6 +137,21 @@ def rank(workspace: Workspace = HERE, settings: Settings = NONE, as_json: AsJson
 
 
 @app.command()
+def compare(workspace: Workspace = HERE, settings: Settings = NONE, as_json: AsJson = False) -> None:
+    """Train several ways to transfer on the same patients: which is better, at what cost, and where transfer hurts."""
+    with ending(as_json):
+        paths = opened(workspace)
+        if configuration(paths, settings).compare.runner != "local":
+            ready = _start_prefect(paths)
+            from flows.compare import compare as flow
+
+            ready()
+            show(flow(str(paths.workspace), settings), as_json)
+            return
+    stage("compare", workspace, settings, as_json)
+
+
+@app.command()
 def pretrain(workspace: Workspace = HERE, settings: Settings = NONE, as_json: AsJson = False) -> None:
     """Learn from the radiographs without labels (`pretrain` in params.yaml), as a source of transfer for `train.weights`."""
     stage("pretrain", workspace, settings, as_json)
@@ -352,6 +367,14 @@ def weights_add(
     mean: Numbers = None,
     std: Numbers = None,
     input_size: Annotated[int | None, typer.Option(help="Rows and columns during training.")] = None,
+    multi_label: Annotated[bool | None, typer.Option(help="Its classifier says several things of an image, or one.")] = None,
+    prefix: Annotated[
+        str | None,
+        typer.Option(help="What is before the network's names, e.g. module.encoder. (tensors without it are left out)."),
+    ] = None,
+    key_map: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="YAML or JSON of THEIRS: OURS, names or regular expressions.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Write a passport for a checkpoint of others, once it is proven to fit, and copy it into the weights folder."""
@@ -370,6 +393,9 @@ def weights_add(
             mean=adding.numbers(mean, "--mean"),
             std=adding.numbers(std, "--std"),
             input_size=input_size,
+            multi_label=multi_label,
+            prefix=prefix,
+            key_map=key_map,
         )
         show(adding.add(path, said), as_json)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
 from pipelines.config_sources import (
     DicomwebSection,
@@ -22,43 +22,9 @@ from pipelines.config_sources import (
     ReceiveSection,
     TlsSection,
 )
+from pipelines.config_tasks import FurtherTaskSection, TaskSection
 from pipelines.config_types import Fraction, Rate, Section
 from pipelines.errors import ConfigurationError
-from pipelines.records import Task
-
-
-class TaskSection(Section):
-    """what the network learns to say"""
-
-    kind: Literal["binary", "multilabel", "multiclass"] = Field("binary", description="binary, multilabel or multiclass")
-    targets: tuple[str, ...] = Field((), description="label columns (0, 1 or empty); [] lets ingest declare them from the table")
-    classes: tuple[str, ...] = Field((), description="the classes of a multiclass target, in order")
-
-    @model_validator(mode="after")
-    def _consistent(self) -> TaskSection:
-        if self.kind != "multilabel" and len(self.targets) > 1:
-            raise ValueError(f"one target for a {self.kind} task, got {len(self.targets)}; set kind: multilabel for several")
-        if (self.kind == "multiclass") != bool(self.classes):
-            raise ValueError("classes for a multiclass task, and only there")
-        if self.kind == "multiclass" and len(self.classes) < 2:
-            raise ValueError("at least two classes")
-        for names in (self.targets, self.classes):
-            if len(set(names)) < len(names):
-                raise ValueError("every target and every class once")
-        return self
-
-    def declared(self) -> Task:
-        """The task, once its targets are declared.
-
-        Raises:
-            ConfigurationError: `task.targets` is still empty.
-        """
-        if not self.targets:
-            raise ConfigurationError(
-                "params.yaml task.targets: expected the label columns to learn, got []; "
-                "run `radtransfer ingest SOURCE --labels FILE.csv` or name them"
-            )
-        return Task(self.kind, self.targets, self.classes)
 
 
 class DeidentificationSection(Section):
@@ -168,23 +134,26 @@ class AuditShortcutsSection(Section):
     seed: int = Field(17, ge=0, description="seed of the bootstrap and of the cross-fitting")
 
 
+StrategyName = Literal[
+    "recommended",
+    "feature_extraction",
+    "head_only",
+    "last_groups",
+    "gradual",
+    "lp_ft",
+    "full",
+    "differential",
+    "auto_rgn",
+    "lora",
+    "l2_sp",
+    "scratch",
+]
+
+
 class StrategySection(Section):
     """how to transfer; null takes the strategy's default, and a strategy refuses what it has no use for"""
 
-    name: Literal[
-        "recommended",
-        "feature_extraction",
-        "head_only",
-        "last_groups",
-        "gradual",
-        "lp_ft",
-        "full",
-        "differential",
-        "auto_rgn",
-        "lora",
-        "l2_sp",
-        "scratch",
-    ] = Field(
+    name: StrategyName = Field(
         "differential",
         description="recommended (by the size of the data), feature_extraction, head_only, last_groups, gradual, lp_ft, full, "
         "differential, auto_rgn, lora, l2_sp or scratch",
@@ -217,6 +186,21 @@ class StrategySection(Section):
     batch_norm: Literal["frozen", "adaptive", "trained"] | None = Field(
         None, description="frozen, adaptive (statistics of the training images, scale and shift as loaded) or trained"
     )
+
+
+class AdaptationSection(Section):
+    """for a hospital with images but no labels (the target); its labels are never learnt from, even where there are some"""
+
+    method: Literal["adabn", "coral", "mmd", "dann"] | None = Field(
+        None, description="adabn, coral, mmd or dann; null learns for the hospitals with labels only"
+    )
+    sites: tuple[str, ...] = Field(
+        (), description="the target: values of `site` in the manifest, e.g. [site-1a2b3c4d]; [] takes all images without a label"
+    )
+    weight: float | None = Field(
+        None, gt=0, le=1000, description="coral, mmd, dann: against the task's loss, grown into; null takes the method's default"
+    )
+    control: bool = Field(True, description="compare with the same training without adaptation, to say whether it helped")
 
 
 class AugmentSection(Section):
@@ -262,10 +246,13 @@ class TrainSection(Section):
         None, gt=0, lt=1, description="decay of the running average of the weights, which is judged and kept; null: none"
     )
     class_weighting: Literal["none", "balanced"] = Field("balanced", description="none, or balanced by training prevalence")
-    patience: int = Field(6, ge=1, description="epochs without a better validation AUROC (ties: lower loss) before stopping")
+    patience: int = Field(
+        6, ge=1, description="epochs without a better validation AUROC, or score of several tasks, before stopping"
+    )
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto takes bf16 on GPUs that have it, else fp32")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="auto takes cuda, then mps, then cpu")
     strategy: StrategySection = StrategySection()
+    adaptation: AdaptationSection = AdaptationSection()
     augment: AugmentSection = AugmentSection()
     operating_point: OperatingPointSection = OperatingPointSection()
 
@@ -281,6 +268,44 @@ class RankSection(Section):
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="auto takes cuda, then mps, then cpu")
     bootstrap: int = Field(1000, ge=100, le=100000, description="patient-level resamples for the 95% intervals")
     seed: int = Field(17, ge=0, description="seed of the choice of images and of the bootstrap")
+
+
+class CompareSection(Section):
+    """ways to transfer, each trained as `train` says on the same patients, and compared (`radtransfer compare`)"""
+
+    strategies: tuple[StrategyName, ...] = Field(
+        ("feature_extraction", "recommended", "full", "scratch"),
+        min_length=1,
+        description="as train.strategy.name; each takes of train.strategy what it has a use for, rates only if named there",
+    )
+    sources: tuple[str, ...] = Field(
+        (), description="BACKBONE@WEIGHTS, e.g. [resnet18@imagenet, resnet18@ssl]; [] takes those of train"
+    )
+    seeds: tuple[NonNegativeInt, ...] = Field(
+        (17, 18, 19, 20, 21),
+        min_length=1,
+        description="one training each; few make intervals wide, and one leaves its luck out of them",
+    )
+    sizes: tuple[PositiveInt, ...] = Field(
+        (), description="labelled images to learn from, for a learning curve, e.g. [16, 64, 256]; whole patients; [] takes all"
+    )
+    stopping: float = Field(
+        0.2, gt=0, lt=1, description="fraction of the train part that early stopping looks at; the validation part only judges"
+    )
+    bootstrap: int = Field(1000, ge=100, le=100000, description="resamples of patients for the 95% intervals")
+    seed: int = Field(17, ge=0, description="seed of the choice for early stopping and of the bootstrap")
+    runner: Literal["local", "processes", "ray"] = Field(
+        "local", description="local (one training at a time), or by Prefect in several processes or on Ray (radtransfer[ray])"
+    )
+    workers: int = Field(2, ge=1, le=256, description="processes, ray: trainings at a time")
+    mlflow: bool = Field(True, description="log every training to MLflow, under one parent run")
+
+    @model_validator(mode="after")
+    def _once(self) -> CompareSection:
+        for name in ("strategies", "sources", "seeds", "sizes"):
+            if len(set(getattr(self, name))) < len(getattr(self, name)):
+                raise ValueError(f"{name}: each once")
+        return self
 
 
 class PretrainSection(Section):
@@ -327,6 +352,7 @@ class Config(Section):
     split: SplitSection = SplitSection()
     audit_shortcuts: AuditShortcutsSection = AuditShortcutsSection()
     rank: RankSection = RankSection()
+    compare: CompareSection = CompareSection()
     pretrain: PretrainSection = PretrainSection()
     train: TrainSection = TrainSection()
     evaluate: EvaluateSection = EvaluateSection()
@@ -343,7 +369,7 @@ class Policy(Section):
         0.01,
         ge=-1,
         le=1,
-        description="lower end of the 95% interval of the test AUROC minus that of the best shortcut; null waives it",
+        description="lower end of the 95% interval of the test AUROC minus the best shortcut's, of each output; null waives it",
     )
     refuse_shortcut_alarm: bool = Field(False, description="a shortcut that cannot see findings but knows the label is a veto")
     require_quality: bool = Field(True, description="every `error` expectation passed")
@@ -405,7 +431,10 @@ def _lines(section: BaseModel, indent: str) -> list[str]:
             lines += _lines(value, indent + "  ")
         else:
             plain = list(value) if isinstance(value, tuple) else value
-            text = yaml.safe_dump(plain, default_flow_style=True, allow_unicode=True).removesuffix("...\n").strip()
+            if isinstance(value, dict):
+                plain = section.model_dump(mode="json", include={attribute}, exclude_defaults=True).get(attribute, {})
+            text = yaml.safe_dump(plain, default_flow_style=True, allow_unicode=True, sort_keys=False, width=float("inf"))
+            text = text.removesuffix("...\n").strip()
             lines.append(f"{indent}{name}: {text}  # {field.description}")
     return lines
 
@@ -464,7 +493,9 @@ def _explained(item: Any, schema: type[BaseModel], where: str) -> str:
 
 def _suggestion(schema: type[BaseModel], place: tuple[str, ...]) -> str:
     for part in place[:-1]:
-        schema = type(schema.model_fields[part].default)
+        field = schema.model_fields.get(part)
+        # under `task.also` come names of tasks, which are free
+        schema = FurtherTaskSection if field is None else schema if part == "also" else type(field.default)
     known = [field.alias or name for name, field in schema.model_fields.items()]
     close = difflib.get_close_matches(str(place[-1]), known, n=1)
     return f"did you mean {close[0]}?" if close else f"known here: {', '.join(known)}"

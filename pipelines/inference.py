@@ -25,10 +25,10 @@ from pipelines.models.backbones import Network
 from pipelines.models.device import choose_device
 from pipelines.models.passports import LoadReport, Passport
 from pipelines.models.provenance import Normalisation
-from pipelines.records import Task, probability_column
+from pipelines.records import Task
+from pipelines.training.answers import columns, tell
 from pipelines.training.batches import as_tensor, scaled
 from pipelines.training.learn import place
-from pipelines.training.loss import probabilities
 
 FORMAT = 1
 BATCH = 32
@@ -53,6 +53,7 @@ class ModelCard:
         training: counts of images, epochs, the best epoch and its validation AUROC, and the SHA-256 of the split.
         sha256: of model.safetensors.
         head: its kind and size (`models.heads.describe`); linear in the cards that do not say.
+        scales: mean and standard deviation of each regression's training values, by the name of the task.
     """
 
     backbone: str
@@ -68,6 +69,7 @@ class ModelCard:
     training: Mapping[str, Any]
     sha256: str = ""
     head: Mapping[str, Any] = field(default_factory=lambda: heads.LINEAR)
+    scales: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -78,7 +80,8 @@ class ModelCard:
                 "head": dict(self.head),
                 "normalisation": {"mean": list(self.normalisation.mean), "std": list(self.normalisation.std)},
             },
-            "task": {**asdict(self.task), "outputs": list(self.task.outputs)},
+            "task": self.task.to_dict(),
+            **({"scales": {name: {"mean": mean, "sd": sd} for name, (mean, sd) in self.scales.items()}} if self.scales else {}),
             "recipe": self.recipe.to_dict(),
             "strategy": dict(self.strategy),
             "passport": self.passport and self.passport.to_dict(),
@@ -109,7 +112,7 @@ class ModelCard:
         normalisation = architecture["normalisation"]
         return cls(
             backbone=architecture["backbone"],
-            task=Task(task["kind"], tuple(task["targets"]), tuple(task["classes"])),
+            task=Task.from_dict(task),
             dropout=architecture["dropout"],
             normalisation=Normalisation(tuple(normalisation["mean"]), tuple(normalisation["std"])),
             recipe=Recipe.from_dict(values["recipe"]),
@@ -121,6 +124,7 @@ class ModelCard:
             training=values["training"],
             sha256=values["sha256"],
             head=architecture.get("head", heads.LINEAR),
+            scales={name: (scale["mean"], scale["sd"]) for name, scale in values.get("scales", {}).items()},
         )
 
 
@@ -145,14 +149,12 @@ class Model:
         if not weights.is_file() or (found := files.sha256(weights)) != card.sha256:
             actual = found[:12] if weights.is_file() else "no file"
             raise WeightsError(f"{WEIGHTS}: expected SHA-256 {card.sha256[:12]}…, got {actual}; run `radtransfer train` again")
-        network = backbones.build(
-            card.backbone, outputs=len(card.task.outputs), dropout=card.dropout, normalisation=card.normalisation
-        )
+        network = backbones.build(card.backbone, outputs=card.task.width, dropout=card.dropout, normalisation=card.normalisation)
         try:
-            network.head = heads.build(card.head, network.width, len(card.task.outputs), card.dropout)
+            network.head = heads.build(card.head, network.width, card.task.width, card.dropout)
             network.load_state_dict(safetensors.torch.load_file(weights))
         except (RuntimeError, KeyError) as error:
-            expected = f"a {card.backbone} with {len(card.task.outputs)} outputs, {card.head.get('kind')} head"
+            expected = f"a {card.backbone} with {card.task.width} outputs, {card.head.get('kind')} head"
             raise WeightsError(f"{WEIGHTS}: does not fit {expected}") from error
         chosen = choose_device(device)
         return cls(card, place(network, chosen).eval(), chosen)
@@ -166,16 +168,20 @@ class Model:
         return replace(self, card=card)
 
     def probabilities(self, images: NDArray[Any]) -> NDArray[np.float32]:
-        """Probabilities (images, outputs), in fp32, of prepared images (images, size, size), uint8 or uint16.
+        """Probabilities (images, outputs) of the main task, in fp32, of prepared images (images, size, size), uint8 or uint16.
 
         A sigmoid of each output, or a softmax over the classes of a multiclass target.
         """
-        exclusive = self.card.task.kind == "multiclass"
-        answers = [np.empty((0, len(self.card.task.outputs)), np.float32)]
+        return self.everything(images)[:, : len(self.card.task.outputs)]
+
+    def everything(self, images: NDArray[Any]) -> NDArray[np.float32]:
+        """The answers of every task, one task after the other (images, answers): probabilities, or the value of a regression."""
+        task = self.card.task
+        answers = [np.empty((0, sum(head.answers for head in task.heads)), np.float32)]
         with torch.inference_mode():
             for start in range(0, len(images), BATCH):
                 batch = scaled(as_tensor(images[start : start + BATCH]).to(self.device))
-                answers.append(probabilities(self.network(batch), exclusive=exclusive).cpu().numpy())
+                answers.append(tell(task, self.network(batch), self.card.scales).cpu().numpy())
         return np.concatenate(answers)
 
     def predict(self, sources: Iterable[Path | bytes]) -> pd.DataFrame:
@@ -184,7 +190,9 @@ class Model:
         Returns:
             One row for each source, in order: `source`, its position from 0; `left_out`, a `Reason` value for a file that
             cannot be used, else None; for each output NAME `p_NAME`, its probability (NaN if left out), and `positive_NAME`,
-            whether that reaches the threshold; for a multiclass target also `class`, the most probable one.
+            whether that reaches the threshold; for a multiclass target also `class`, the most probable one. Of a further task
+            called NAME, `p_` and `positive_` likewise, and `class_NAME` (multiclass: the most probable one; ordinal: the
+            median), or `value_NAME` (regression, in its unit).
         """
         return self.answers(prepare_if_readable(source, self.card.recipe) for source in sources)
 
@@ -197,27 +205,21 @@ class Model:
             reasons.append(outcome.left_out.value if outcome.left_out else None)
             waiting += [outcome.prepared.array] if outcome.prepared else []
             if len(waiting) == BATCH:
-                answers.append(self.probabilities(np.stack(waiting)))
+                answers.append(self.everything(np.stack(waiting)))
                 waiting = []
         if waiting:
-            answers.append(self.probabilities(np.stack(waiting)))
-        everything = np.full((len(reasons), len(self.card.task.outputs)), np.nan, np.float32)
+            answers.append(self.everything(np.stack(waiting)))
+        everything = np.full((len(reasons), sum(head.answers for head in self.card.task.heads)), np.nan, np.float32)
         usable = np.array([reason is None for reason in reasons], dtype=bool)
         if answers:
             everything[usable] = np.concatenate(answers)
         return self._table(reasons, everything, usable)
 
     def _table(self, reasons: list[str | None], answers: NDArray[np.float32], usable: NDArray[np.bool_]) -> pd.DataFrame:
-        columns: dict[str, Any] = {"source": range(len(reasons)), "left_out": pd.Series(reasons, dtype=object)}
-        for number, name in enumerate(self.card.task.outputs):
-            positive = pd.Series(answers[:, number] >= self.card.thresholds[name], dtype="boolean")
-            columns[probability_column(name)] = answers[:, number]
-            columns[f"positive_{name}"] = positive.where(usable)
-        if self.card.task.kind == "multiclass":
-            likeliest = np.nan_to_num(answers, nan=-1.0).argmax(axis=1)
-            classes = [self.card.task.classes[number] for number in likeliest]
-            columns["class"] = pd.Series(classes, dtype=object).where(usable, None)
-        return pd.DataFrame(columns)
+        found: dict[str, Any] = {"source": range(len(reasons)), "left_out": pd.Series(reasons, dtype=object)}
+        for head, own in zip(self.card.task.heads, self.card.task.apart(answers), strict=True):
+            found |= columns(head, own, self.card.thresholds, usable)
+        return pd.DataFrame(found)
 
 
 def _report(values: Mapping[str, Any]) -> LoadReport:

@@ -82,10 +82,10 @@ def fill(
     """
     filled = Template(text).safe_substitute(
         model=model,
-        outputs=", ".join(card["task"]["outputs"]),
+        outputs=", ".join([*card["task"]["outputs"], *(head["name"] for head in card["task"].get("also", ()))]),
         backbone=card["architecture"]["backbone"],
         size=card["recipe"]["size"],
-        strategy=card["strategy"]["name"],
+        strategy=_strategy(card),
         pretraining=tags["pretraining"],
         licence=tags["weights.licence"],
         metrics="\n".join(_metric_rows(metrics)),
@@ -100,7 +100,23 @@ def fill(
     return filled if len(filled) <= LONGEST else filled[: LONGEST - 1] + "…"
 
 
+def _strategy(card: Mapping[str, Any]) -> str:
+    """Its name; and how the model was adapted to a hospital without labels, and whether that helped."""
+    name, adaptation = card["strategy"]["name"], card.get("training", {}).get("adaptation")
+    return f"{name}, adapted by {adaptation['method']}: {adaptation['says']}" if adaptation else str(name)
+
+
 def _metric_rows(metrics: Mapping[str, Any]) -> Iterator[str]:
+    yield from _main_rows(metrics)
+    if tasks := metrics.get("tasks"):
+        yield "\nTasks beside the main one, which the gates do not judge:\n"
+        for name, judged in tasks.items():
+            unit = f" ({judged['unit']})" if "unit" in judged else ""
+            told = ", ".join(f"{metric} {_interval(value)}" for metric, value in judged["metrics"].items())
+            yield f"- {name}{unit}, {judged['kind']}, {judged['images']} images: {told}"
+
+
+def _main_rows(metrics: Mapping[str, Any]) -> Iterator[str]:
     several = {"mean": metrics["macro"]} if len(metrics["outputs"]) > 1 else {}
     for name, group in {**metrics["outputs"], **several}.items():
         threshold = spelled(group["threshold"]) if "threshold" in group else ""

@@ -12,11 +12,12 @@ import pandas as pd
 
 from pipelines.metrics.cohort import Flow, composition, flow
 from pipelines.metrics.evaluation import METRICS, Evaluation, OutputEvaluation
+from pipelines.metrics.further import TaskEvaluation
 from pipelines.metrics.intervals import LEVEL, Interval
 from pipelines.metrics.subgroups import FEWEST, Subgroup
 from pipelines.metrics.thresholds import spelled
 from pipelines.quality.shortcut_comparison import Comparison
-from pipelines.records import PARTS, SELF_SUPERVISED, Task
+from pipelines.records import PARTS, SELF_SUPERVISED, Head, Task
 
 if TYPE_CHECKING:
     from pipelines.inference import ModelCard
@@ -94,6 +95,7 @@ class Packet:
         resamples: bootstrap resamples behind the intervals.
         commit: of the code or workspace, if known.
         data_hash: DVC's hash of data/, if known.
+        further: the tasks beside the main one, on the test part.
     """
 
     card: ModelCard
@@ -111,6 +113,7 @@ class Packet:
     resamples: int
     commit: str | None = None
     data_hash: str | None = None
+    further: Sequence[TaskEvaluation] = ()
 
 
 @dataclass(frozen=True)
@@ -148,6 +151,7 @@ def render(packet: Packet) -> str:
         loader=PackageLoader("pipelines", ""), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters.update(count=_count, metric=_metric, ends=_ends, percent=_percent, reason=_reason)
+    environment.filters.update(measured=_measured, measured_ends=_measured_ends)
     environment.filters.update(spelled=spelled, data_uri=data_uri, signed=_signed, signed_ends=_signed_ends)
     outputs = packet.card.task.outputs
     rows = _shortcuts(packet.shortcuts)
@@ -175,7 +179,8 @@ def render(packet: Packet) -> str:
         gains={output: packet.shortcuts.gain(output) for output in outputs},
         failed=[item for item in packet.quality["expectations"] if not item["passed"]],
         phantom=is_phantom(packet.card),
-        sparks=_sparks(packet.history, int(packet.card.training["best_epoch"])),
+        says=_says,
+        sparks=_sparks(packet.history, int(packet.card.training["best_epoch"]), packet.card.task.score),
         versions={name: metadata.version(name) for name in LIBRARIES},
     )
 
@@ -221,6 +226,8 @@ def _cautions(packet: Packet, counted: Flow) -> list[str]:
     if unproven := [output.name for output in outputs if not (packet.shortcuts.gain(output.name).low or 0) > 0]:
         of = "" if len(outputs) == 1 else f" of {', '.join(unproven)}"
         said.append(f"It is not shown that the model knows more{of} than the best shortcut does. See Shortcuts.")
+    if lacking := [judged.head.name for judged in packet.further if not judged.images]:
+        said.append(f"No test image has a label of {', '.join(lacking)}: how well the model answers that is not known.")
     near = packet.leakage["checks"].get("near_duplicate_pairs_across_parts", 0)
     if near:
         said.append(f"{near} pairs of near-duplicate images lie in different parts of the split; the test may flatter.")
@@ -242,6 +249,34 @@ def _title(task: Task) -> str:
     return text[:1].upper() + text[1:]
 
 
+def _says(head: Head) -> str:
+    """What a further task answers, in words."""
+    if head.kind == "regression":
+        return f"a value in {head.unit}" if head.unit else "a value"
+    if head.classes:
+        return f"one of {', '.join(head.classes)}{', in this order' if head.kind == 'ordinal' else ''}"
+    return f"the probability of {', '.join(head.targets)}"
+
+
+def _measured(value: float | None, judged: TaskEvaluation, name: str) -> str:
+    """A metric of a further task with its unit."""
+    if value is None:
+        return NOTHING
+    return f"{_plain(value)} {judged.unit(name)}".rstrip()
+
+
+def _measured_ends(interval: Interval) -> str:
+    if interval.low is None or interval.high is None:
+        return NOTHING
+    return f"{_plain(interval.low)} to {_plain(interval.high)}"
+
+
+def _plain(value: float) -> str:
+    """Three decimals, or as many as show three digits of a large value."""
+    text = f"{value:.3f}" if abs(value) < 10 else f"{value:.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
+    return text.replace("-", "−")
+
+
 def _people(cohort: pd.DataFrame) -> dict[str, Any]:
     """Whom the model was developed on, in a few numbers."""
     used = cohort[cohort["part"].notna()]
@@ -259,8 +294,8 @@ def _rule(card: ModelCard) -> str:
     return RULES[point["rule"]].format(value=point["value"])
 
 
-def _sparks(history: pd.DataFrame, best_epoch: int) -> list[Spark]:
-    titles = {"train_loss": "training loss", "validation_loss": "validation loss", "validation_auroc": "validation AUROC"}
+def _sparks(history: pd.DataFrame, best_epoch: int, score: str) -> list[Spark]:
+    titles = {"train_loss": "training loss", "validation_loss": "validation loss", "validation_auroc": f"validation {score}"}
     return [_spark(title, history["epoch"].tolist(), history[name].tolist(), best_epoch) for name, title in titles.items()]
 
 

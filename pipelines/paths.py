@@ -131,6 +131,11 @@ class Paths:
         return self.artifacts / "ranking"
 
     @property
+    def comparison(self) -> Path:
+        """Ways to transfer compared by training, with the result of each run; not an output of any stage."""
+        return self.artifacts / "compare"
+
+    @property
     def model(self) -> Path:
         return self.artifacts / "model"
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import pandas as pd
     from numpy.typing import NDArray
 
@@ -94,49 +96,190 @@ SPLIT = {
 
 PARTS = ("train", "validation", "test")
 
+CALLED = ("binary", "multilabel")
+"""Kinds of further tasks whose outputs are called positive or negative at a threshold."""
+
 SELF_SUPERVISED = "ssl"
 """The source of weights that learned from the team's own radiographs without labels."""
 
 
 @dataclass(frozen=True)
-class Task:
-    """What the network learns to say.
+class Head:
+    """One task, with columns of its own among the labels and among the network's outputs.
 
     Attributes:
-        kind: `binary` (one column of 0/1), `multilabel` (several columns of 0/1) or `multiclass` (one column that holds
-            one of `classes`).
+        kind: `binary` (one column of 0/1), `multilabel` (several columns of 0/1), `multiclass` (one column that holds one of
+            `classes`), `ordinal` (likewise, the classes in order) or `regression` (one column of numbers).
         targets: the label columns.
-        classes: the classes of a multiclass target, in the order of the network's outputs; else empty.
+        classes: the classes of a multiclass or ordinal target, in order; else empty.
+        name: of a task beside the main one, which has none.
+        unit: of a regression target.
+        bounds: least and largest value that a regression target can have; None allows any.
+        weight: of its loss.
     """
 
     kind: str
     targets: tuple[str, ...]
     classes: tuple[str, ...] = ()
+    name: str = ""
+    unit: str = ""
+    bounds: tuple[float, float] | None = None
+    weight: float = 1.0
+
+    @property
+    def title(self) -> str:
+        """Its name for people."""
+        return self.name or ", ".join(self.targets)
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """The names of the network's outputs, in order: the targets, or the classes of a multiclass target."""
-        return self.classes if self.kind == "multiclass" else self.targets
+        """What it gives a probability of, in order: the targets, or the classes, after the name of the task where it has one.
+
+        Empty for a regression.
+        """
+        if self.kind == "regression":
+            return ()
+        if self.kind in ("multiclass", "ordinal"):
+            return tuple(f"{self.name}_{name}" for name in self.classes) if self.name else self.classes
+        return self.targets
+
+    @property
+    def answers(self) -> int:
+        """How many numbers it answers with: a probability for each output, or one value."""
+        return len(self.outputs) or 1
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What each of its columns among the network's outputs tells: one for each output, value, or step between classes."""
+        if self.kind == "ordinal":
+            return tuple(f"{self.title} > {name}" for name in self.classes[:-1])
+        return self.outputs or self.targets
 
     def matrix(self, labels: pd.DataFrame) -> NDArray[np.float32]:
-        """The labels as numbers.
+        """The labels as numbers, one column for each of `columns`.
 
         Returns:
-            Array (images, outputs) of 0, 1 or NaN (unknown); for a multiclass target a row is one-hot or all NaN.
+            Array (images, columns). Binary, multilabel: 0, 1 or NaN (unknown). Multiclass: a row is one-hot or all NaN.
+            Regression: the value or NaN. Ordinal: column k holds whether the class is above k, given that it is above k − 1,
+            and NaN where it is not (CORN: Shi, Cao and Raschka, arXiv 2111.08851).
         """
         if self.kind == "multiclass":
             column = labels[self.targets[0]]
             known = column.isin(self.classes).to_numpy()[:, None]
             hot = np.stack([(column == name).to_numpy() for name in self.classes], axis=1)
             return np.where(known, hot, np.nan).astype(np.float32)
+        if self.kind == "ordinal":
+            ranks = self.ranks(labels)[:, None]
+            steps = np.arange(len(self.classes) - 1)
+            return np.where(ranks >= steps, ranks > steps, np.nan).astype(np.float32)
         return labels[list(self.targets)].to_numpy(dtype=np.float32)
 
+    def ranks(self, labels: pd.DataFrame) -> NDArray[np.float64]:
+        """The place of each image's class among the classes (images,), from 0; NaN where it is unknown."""
+        places = {name: float(place) for place, name in enumerate(self.classes)}
+        return np.array([places.get(name, np.nan) for name in labels[self.targets[0]]], dtype=np.float64)
 
-# labels.parquet holds one row per labelled image: "image", then one column per target of the task: 0.0, 1.0 or NaN, or
-# the name of a class (None where unknown) for a multiclass target.
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for model.json; what is as it is for a single task is left out."""
+        values = {"kind": self.kind, "targets": self.targets, "classes": self.classes}
+        more = {"name": self.name, "unit": self.unit, "bounds": self.bounds, "weight": self.weight}
+        plain = {"name": "", "unit": "", "bounds": None, "weight": 1.0}
+        return {**values, **{key: value for key, value in more.items() if value != plain[key]}}
+
+
+@dataclass(frozen=True)
+class Task(Head):
+    """What the network learns to say: the main task, and what it learns besides.
+
+    The main task is a classification; the split is balanced, the gates judge and shortcuts are audited by it. Its columns
+    come first among the network's outputs, and those of the tasks of `also` follow in order.
+
+    Attributes:
+        also: further tasks.
+        weighting: of the losses of several tasks: `fixed`, or learned by `uncertainty`.
+    """
+
+    also: tuple[Head, ...] = ()
+    weighting: str = "fixed"
+
+    @property
+    def heads(self) -> tuple[Head, ...]:
+        """Every task, the main one first."""
+        return (self, *self.also)
+
+    @property
+    def main(self) -> Task:
+        """The main task alone."""
+        return Task(self.kind, self.targets, self.classes)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The label columns of every task."""
+        return tuple(target for head in self.heads for target in head.targets)
+
+    @property
+    def width(self) -> int:
+        """How many outputs the network has."""
+        return sum(len(head.columns) for head in self.heads)
+
+    @property
+    def score(self) -> str:
+        """What an epoch is judged by, in words."""
+        return "mean score" if self.also else "AUROC"
+
+    @property
+    def score_name(self) -> str:
+        """Its name in model.json and MLflow; history.csv, whose columns DVC draws by name, calls it `validation_auroc` always."""
+        return "validation_score" if self.also else "validation_auroc"
+
+    def everything(self, labels: pd.DataFrame) -> NDArray[np.float32]:
+        """The labels of every task as numbers, (images, `width`)."""
+        return np.concatenate([head.matrix(labels) for head in self.heads], axis=1)
+
+    def apart(self, answers: NDArray[Any]) -> list[NDArray[Any]]:
+        """Answers (images, all answers) by task."""
+        return np.split(answers, np.cumsum([head.answers for head in self.heads])[:-1], axis=1)
+
+    def further(self, answers: NDArray[Any]) -> list[tuple[Head, NDArray[Any]]]:
+        """Each further task with its own answers, of all answers (images, all answers)."""
+        return list(zip(self.also, self.apart(answers)[1:], strict=True))
+
+    def to_dict(self) -> dict[str, Any]:
+        values = {**super().to_dict(), "outputs": list(self.outputs)}
+        if self.also:
+            values |= {"weighting": self.weighting, "also": [head.to_dict() for head in self.also]}
+        return values
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Task:
+        """The inverse of `to_dict`, also of what was written before there were several tasks.
+
+        Raises:
+            KeyError: the kind, the targets or the classes are not said.
+        """
+        also = tuple(Head(**_head(head)) for head in values.get("also", ()))
+        return cls(**_head(values), also=also, weighting=values.get("weighting", "fixed"))
+
+
+def _head(values: Mapping[str, Any]) -> dict[str, Any]:
+    bounds = values.get("bounds")
+    return {
+        "kind": values["kind"],
+        "targets": tuple(values["targets"]),
+        "classes": tuple(values["classes"]),
+        "name": values.get("name", ""),
+        "unit": values.get("unit", ""),
+        "bounds": tuple(bounds) if bounds else None,
+        "weight": values.get("weight", 1.0),
+    }
+
+
+# labels.parquet holds one row per labelled image: "image", then one column per target of each task: 0.0, 1.0 or NaN, the
+# name of a class (None where unknown) for a multiclass or ordinal target, or a number (NaN where unknown) for a regression.
 #
 # predictions.parquet (validation and test) holds "image", "patient", "part", then for each output NAME: "p_NAME", the
-# probability, and "y_NAME", the label (0, 1 or NaN).
+# probability, and "y_NAME", the label (0, 1 or NaN). Of a task beside the main one called NAME it holds "p_OUTPUT" for each
+# output, "value_NAME" (regression) or "class_NAME" (multiclass, ordinal), and "y_TARGET", its label as in labels.parquet.
 #
 # shortcuts/scores.parquet (test) holds "image", "patient", then for each shortcut and output "SHORTCUT/OUTPUT", what the
 # shortcut says (log odds), or NaN where it could not learn.
@@ -152,3 +295,11 @@ def label_column(output: str) -> str:
 
 def shortcut_column(shortcut: str, output: str) -> str:
     return f"{shortcut}/{output}"
+
+
+def value_column(task: str) -> str:
+    return f"value_{task}"
+
+
+def class_column(task: str) -> str:
+    return f"class_{task}" if task else "class"

@@ -20,7 +20,7 @@ from pipelines.models.passports import LoadReport, Passport
 from pipelines.models.provenance import Normalisation
 from pipelines.paths import Paths
 from pipelines.quality.leakage import certify, split_sha256
-from pipelines.records import INDEX, PARTS, SPLIT, Task
+from pipelines.records import CALLED, INDEX, PARTS, SPLIT, Task
 from pipelines.stages import audit_shortcuts
 from pipelines.transfer.strategies import plan
 
@@ -30,6 +30,16 @@ TASKS: dict[str, dict[str, Any]] = {
     "binary": {"targets": ["opacity"]},
     "multilabel": {"kind": "multilabel", "targets": ["opacity", "effusion"]},
     "multiclass": {"kind": "multiclass", "targets": ["finding"], "classes": ["none", "bacterial", "viral"]},
+    "several": {
+        "targets": ["opacity"],
+        "also": {
+            "age": {"kind": "regression", "targets": ["years"], "unit": "years", "bounds": [0, 120]},
+            "severity": {"kind": "ordinal", "classes": ["none", "mild", "severe"]},
+            "projection": {"kind": "multiclass", "classes": ["PA", "AP"]},
+            "pleura": {"kind": "multilabel", "targets": ["effusion", "thickening"]},
+            "fracture": {"kind": "binary"},
+        },
+    },
 }
 PASSPORT = Passport(
     name="shapes",
@@ -108,16 +118,37 @@ def _labels(task: Task) -> pd.DataFrame:
         classes = generator.choice(task.classes, IMAGES).tolist()
         return pd.DataFrame({"image": names, task.targets[0]: classes})
     columns = {name: generator.integers(0, 2, IMAGES).astype(float) for name in task.targets}
-    table = pd.DataFrame({"image": names, **columns})
+    table = pd.DataFrame({"image": names, **columns, **_further(task, generator)})
     if task.kind == "multilabel":
         table.loc[::7, task.targets[1]] = np.nan
     return table
 
 
+def _further(task: Task, generator: np.random.Generator) -> dict[str, Any]:
+    """Labels of further tasks: years that the images show by their brightness, the rest at random; a third unknown."""
+    found: dict[str, Any] = {}
+    for head in task.also:
+        for target in head.targets:
+            known = generator.random(IMAGES) > 1 / 3
+            if head.kind == "regression":
+                found[target] = np.where(known, 20.0 + np.arange(IMAGES), np.nan)
+            elif head.classes:
+                found[target] = [
+                    str(name) if there else None for name, there in zip(_drawn(head.classes, generator), known, strict=True)
+                ]
+            else:
+                found[target] = np.where(known, generator.integers(0, 2, IMAGES), np.nan)
+    return found
+
+
+def _drawn(classes: tuple[str, ...], generator: np.random.Generator) -> Any:
+    return generator.choice(classes, IMAGES)
+
+
 def _model(task: Task, settings: Config, passport: Passport | None, split: str) -> Model:
     torch.manual_seed(4)
     normalisation = Normalisation((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
-    network = backbones.build("resnet10", outputs=len(task.outputs), dropout=0.2, normalisation=normalisation).eval()
+    network = backbones.build("resnet10", outputs=task.width, dropout=0.2, normalisation=normalisation).eval()
     network.head[-1].weight.data.mul_(20)
     network.head[-1].bias.data.zero_()
     card = ModelCard(
@@ -134,11 +165,14 @@ def _model(task: Task, settings: Config, passport: Passport | None, split: str) 
         weights=passport and LoadReport(60, (), ("fc.weight", "fc.bias"), "d" * 64),
         seed=17,
         thresholds={},
-        training={"epochs": 2, "best_epoch": 2, "validation_auroc": 0.8, "split_sha256": split},
+        scales={head.name: (50.0, 10.0) for head in task.also if head.kind == "regression"},
+        training={"epochs": 2, "best_epoch": 2, task.score_name: 0.8, "split_sha256": split},
     )
     model = Model(card, network, torch.device("cpu"))
-    middle = np.median(model.probabilities(_arrays()), axis=0)
-    return replace(model, card=replace(card, thresholds=dict(zip(task.outputs, middle.tolist(), strict=True))))
+    middle = task.apart(np.median(model.everything(_arrays()), axis=0)[None])
+    called = [pair for pair in zip(task.heads, middle, strict=True) if pair[0] is task or pair[0].kind in CALLED]
+    thresholds = {name: value for head, own in called for name, value in zip(head.outputs, own[0].tolist(), strict=True)}
+    return replace(model, card=replace(card, thresholds=thresholds))
 
 
 def _expectations() -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ import yaml
 
 from pipelines import config, demo
 from pipelines.errors import ConfigurationError
+from pipelines.records import Head, Task
 from pipelines.stages import STAGES
 
 
@@ -57,6 +58,56 @@ def test_every_stage_has_its_section() -> None:
 def test_a_wrong_setting_is_refused_with_its_place(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         config.load(written(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        ("{kind: regression}", r"task.kind: expected binary, multilabel or multiclass for the main task.* task.also: \{NAME: "),
+        ("{kind: ordinal}", r"task.kind: expected .* got ordinal; name a main task"),
+        ("{also: {age: {kind: regression, untis: years}}}", r"task.also.age.untis: unknown key; did you mean unit\?"),
+        ("{also: {age: {}}}", r"task.also.age.kind: field required"),
+        ("{also: {grade: {kind: ordinal}}}", r"task.also.grade: expected classes, in order"),
+        ("{also: {grade: {kind: ordinal, classes: [one]}}}", r"task.also.grade: expected at least two classes"),
+        ("{also: {grade: {kind: binary, unit: mm}}}", r"task.also.grade: expected unit and bounds for a regression"),
+        ("{also: {age: {kind: regression, bounds: [9, 1]}}}", r"task.also.age: expected bounds: the least value below"),
+        ("{also: {age: {kind: regression, targets: [a, b]}}}", r"task.also.age: expected one target for a regression task"),
+        ("{also: {age: {kind: regression, weight: 0}}}", r"task.also.age.weight: input should be greater than 0"),
+        ("{targets: [a], also: {a: {kind: regression}}}", r"every label column in one task.* a is in several"),
+        ("{targets: [a], also: {a: {kind: binary, targets: [b]}}}", r"task: expected names of further tasks .* a is one"),
+        (
+            "{also: {x: {kind: ordinal, classes: [a, b]}, y: {kind: multilabel, targets: [x_a, z]}}}",
+            r"every output once; x_a is in several",
+        ),
+        ("{weighting: uncertainty}", r"for weighting: uncertainty several tasks \(also\)"),
+        ("{weighting: uncertainty, also: {a: {kind: binary, weight: 2}}}", r"and no weight but 1, since weights are learned"),
+        ("{weight: 2}", r"task: expected a weight only where there are further tasks"),
+    ],
+)
+def test_a_wrong_further_task_is_refused_with_its_place(tmp_path: Path, task: str, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        config.load(written(tmp_path, f"task: {task}"))
+
+
+def test_further_tasks_are_declared_and_survive_rendering(tmp_path: Path) -> None:
+    text = """
+    task:
+      targets: [opacity]
+      also:
+        age: {kind: regression, unit: years, bounds: [0, 120], weight: 0.5}
+        severity: {kind: ordinal, targets: [grade], classes: [none, mild, severe]}
+    """
+    loaded = config.load(written(tmp_path, text))
+    assert config.load(written(tmp_path, config.render(loaded))) == loaded
+    age = Head("regression", ("age",), name="age", unit="years", bounds=(0.0, 120.0), weight=0.5)
+    severity = Head("ordinal", ("grade",), ("none", "mild", "severe"), name="severity")
+    declared = loaded.task.declared()
+    assert declared.also == (age, severity)
+    assert declared.labels == ("opacity", "age", "grade")
+    assert declared.main == Task("binary", ("opacity",))
+    assert Task.from_dict(declared.to_dict()) == declared
+    more = config.overridden(loaded, ["task.also.age.weight=2", "task.also.fracture={kind: binary}"]).task.declared()
+    assert [(head.title, head.weight) for head in more.heads] == [("opacity", 1), ("age", 2), ("severity", 1), ("fracture", 1)]
 
 
 def test_a_missing_file_names_the_remedy(tmp_path: Path) -> None:

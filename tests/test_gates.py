@@ -19,8 +19,11 @@ GOOD = Evidence(
     split="a" * 64,
     shortcut="thumbnail",
     shortcut_gain_low=0.05,
+    shortcut_gains_low={"opacity": 0.05},
+    shortcut_alarm=False,
     shortcut_alarms="none",
 )
+ALARMED = {"shortcut_alarm": True, "shortcut_alarms": "border (opacity)"}
 VETO = Policy(refuse_shortcut_alarm=True)
 
 
@@ -51,7 +54,12 @@ def test_good_evidence_passes_every_gate_of_the_table() -> None:
             "the best shortcut (thumbnail): expected at least 0.01, got 0.009; what the model knows, a shortcut may know too",
         ),
         ({"shortcut_gain_low": None, "shortcut": None}, "shortcuts", "the best shortcut: expected at least 0.01, got nothing"),
-        ({"shortcut_alarms": "border (opacity)"}, "shortcut_alarm", "without seeing a finding, by border (opacity)"),
+        (
+            {"shortcut_gains_low": {"opacity": 0.05, "effusion": -0.02, "nodule": None, "fracture": 0.01}},
+            "shortcuts",
+            "expected at least 0.01, got 0.05 on average, and -0.02 for effusion, nothing: it is undefined for nodule; what",
+        ),
+        (ALARMED, "shortcut_alarm", "without seeing a finding, by border (opacity)"),
     ],
 )
 def test_each_gate_says_no_alone_and_says_why(change: dict[str, object], gate: str, reason: str) -> None:
@@ -60,21 +68,28 @@ def test_each_gate_says_no_alone_and_says_why(change: dict[str, object], gate: s
     assert reason in answer[gate]
 
 
+def test_each_of_several_outputs_has_to_beat_the_shortcuts() -> None:
+    several = replace(GOOD, shortcut_gains_low={"opacity": 0.02, "effusion": 0.01})
+    (verdict,) = (verdict for verdict in evaluate(Policy(), several) if verdict.gate == "shortcuts")
+    assert verdict.passed
+    assert verdict.words.endswith("got 0.05 on average, and no less for any output")
+
+
 def test_a_value_on_the_bound_passes() -> None:
     assert refused(Policy(min_auroc_lower_bound=0.82, max_ece=0.06, min_gain_over_shortcuts=0.05), GOOD) == {}
 
 
 def test_a_gate_that_the_policy_waives_passes_and_says_so() -> None:
-    bad = replace(GOOD, quality_passed=False, leakage_clean=False, shortcut_gain_low=-0.1, shortcut_alarms="shape (opacity)")
+    bad = replace(GOOD, quality_passed=False, leakage_clean=False, shortcut_gain_low=-0.1, **ALARMED)
     policy = Policy(require_quality=False, require_no_leakage=False, min_gain_over_shortcuts=None)
     assert refused(policy, bad) == {}
     words = {verdict.gate: verdict.words for verdict in evaluate(policy, bad)}
     assert "an expectation of severity error failed (not required by the policy)" in words["quality"]
     assert "span two parts (not required by the policy)" in words["leakage"]
     assert "got -0.1 (not required by the policy)" in words["shortcuts"]
-    assert "by shape (opacity) (not required by the policy)" in words["shortcut_alarm"]
+    assert "by border (opacity) (not required by the policy)" in words["shortcut_alarm"]
 
 
 def test_every_reason_against_a_model_is_given_at_once() -> None:
-    worst = Evidence(None, None, 0, False, False, "a", "b", None, None, "border (opacity)")
+    worst = Evidence(None, None, 0, False, False, "a", "b", None, None, {"opacity": None}, True, "border (opacity)")
     assert list(refused(VETO, worst)) == list(GATES)

@@ -5,19 +5,19 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from pipelines import labels
+from pipelines import label_files, labels
 from pipelines.config import IngestSection, TaskSection
 from pipelines.errors import ConfigurationError, LabelError, SourceError
-from pipelines.records import Task
+from pipelines.records import Head, Task
 
 AUTO = IngestSection()
 BINARY = Task("binary", ("pneumonia",))
 
 
-def table(tmp_path: Path, text: str | bytes, config: IngestSection = AUTO) -> labels.LabelTable:
+def table(tmp_path: Path, text: str | bytes, config: IngestSection = AUTO) -> label_files.LabelTable:
     path = tmp_path / "labels.csv"
     path.write_bytes(text.encode() if isinstance(text, str) else text)
-    return labels.read(path, config)
+    return label_files.read(path, config)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_what_is_no_table_is_refused_without_showing_it(tmp_path: Path, content:
 
 def test_a_missing_table_is_told(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="expected a CSV file, found none"):
-        labels.read(tmp_path / "missing.csv", AUTO)
+        label_files.read(tmp_path / "missing.csv", AUTO)
 
 
 @pytest.mark.parametrize(
@@ -161,6 +161,71 @@ def test_a_class_must_be_declared(tmp_path: Path) -> None:
     assert "SECRET" not in str(caught.value)
 
 
+AGE = Head("regression", ("years",), name="age", unit="years", bounds=(0.0, 120.0))
+GRADE = Head("ordinal", ("grade",), ("none", "mild", "severe"), name="severity")
+SEVERAL = Task("binary", ("pneumonia",), also=(AGE, GRADE))
+
+
+def test_every_task_has_its_columns_and_any_label_can_be_missing(tmp_path: Path) -> None:
+    found = table(tmp_path, "file,grade,years,pneumonia\na,mild,61.5,1\nb,,,0\nc,none,+6e1,\nd,severe,n/a,nan\n")
+    assert labels.parse(found, SEVERAL) == [(1.0, 61.5, "mild"), (0.0, None, None), (None, 60.0, "none"), (None, None, "severe")]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("1,old,mild", r"column years: expected a number from 0 to 120 or nothing \(unknown\), got something else in line 3"),
+        ("1,121,mild", "column years: expected a number from 0 to 120 or nothing"),
+        ("1,-1,mild", "column years: expected a number from 0 to 120"),
+        ("1,inf,mild", "column years: expected a number from 0 to 120"),
+        ("1,1_0,mild", "column years: expected a number from 0 to 120"),
+        ("1,1e999,mild", "column years: expected a number from 0 to 120"),
+        ("1,60,moderate", r"column grade: expected one of task.also.severity.classes \(none, mild, severe\) or nothing"),
+        ("1,60,MILD", r"column grade: expected one of task.also.severity.classes"),
+        ("2,60,mild", "column pneumonia: expected 0, 1 or nothing"),
+    ],
+)
+def test_a_wrong_label_of_any_task_names_line_and_column_but_neither_key_nor_value(
+    tmp_path: Path, row: str, message: str
+) -> None:
+    found = table(tmp_path, f"file,pneumonia,years,grade\nfirst,1,50,mild\nSECRET,{row}\n")
+    with pytest.raises(LabelError, match=message) as caught:
+        labels.parse(found, SEVERAL)
+    assert "SECRET" not in str(caught.value)
+    assert "moderate" not in str(caught.value)
+
+
+def test_a_number_without_bounds_can_be_any_that_fits(tmp_path: Path) -> None:
+    task = Task("binary", ("pneumonia",), also=(Head("regression", ("dose",), name="dose"),))
+    assert labels.parse(table(tmp_path, "file,pneumonia,dose\na,1,-1.5e9\n"), task) == [(1.0, -1.5e9)]
+    with pytest.raises(LabelError, match=r"column dose: expected a number, as in 12\.5, or nothing"):
+        labels.parse(table(tmp_path, "file,pneumonia,dose\na,1,1e39\n"), task)
+
+
+def test_the_columns_of_further_tasks_must_be_there_and_are_not_declared_as_the_main_one(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"task\.also: the label table has no column grade"):
+        labels.parse(table(tmp_path, "file,pneumonia,years\na,1,60\n"), SEVERAL)
+    known = TaskSection.model_validate({"also": {"fracture": {"kind": "binary"}}, "weight": 2.0})
+    declared = labels.declare(table(tmp_path, "file,pneumonia,fracture\na,1,0\n"), known)
+    assert (declared.kind, declared.targets, declared.also, declared.weight) == ("binary", ("pneumonia",), known.also, 2.0)
+
+
+def test_a_column_that_is_called_like_a_further_task_is_not_declared_as_the_main_one(tmp_path: Path) -> None:
+    known = TaskSection.model_validate({"also": {"pneumonia": {"kind": "ordinal", "targets": ["grade"], "classes": ["a", "b"]}}})
+    with pytest.raises(ConfigurationError, match=r"task: with the columns pneumonia, .* pneumonia is one; name the columns in"):
+        labels.declare(table(tmp_path, "file,pneumonia,grade\nSECRET,1,a\n"), known)
+
+
+def test_labels_of_several_tasks_survive_their_table(tmp_path: Path) -> None:
+    known = {"2": (1.0, None, "mild"), "1": (None, 61.5, None)}
+    made = labels.table(known, SEVERAL)
+    assert list(made) == ["image", "pneumonia", "years", "grade"]
+    assert [str(dtype) for dtype in made.dtypes] == ["str", "float64", "float64", "str"]
+    assert labels.from_table(made, SEVERAL) == known
+    spoiled = made.assign(years=500.0, grade="moderate")
+    assert labels.from_table(spoiled, SEVERAL) == {"1": (None, None, None), "2": (1.0, None, None)}
+
+
 def test_a_target_must_be_a_column(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="the label table has no column edema"):
         labels.parse(table(tmp_path, "file,pneumonia\na,1\n"), Task("multilabel", ("pneumonia", "edema")))
@@ -215,12 +280,12 @@ FILES = {"a/IM1.dcm": "one", "b/IM1.dcm": "two", "b/IM2": "three", "b/scan.final
     ],
 )
 def test_a_file_is_meant_by_path_or_by_base_name(key: str, images: list[str]) -> None:
-    assert labels.FileNames(FILES)(key) == images
+    assert label_files.FileNames(FILES)(key) == images
 
 
 def test_a_base_name_that_several_images_share_is_refused_by_line(tmp_path: Path) -> None:
     with pytest.raises(LabelError, match="a file name that several images share, line 3; use paths relative to the source"):
-        labels.refuse_ambiguous(table(tmp_path, "file,x\nIM2,1\nIM1,1\n"), labels.FileNames(FILES))
+        label_files.refuse_ambiguous(table(tmp_path, "file,x\nIM2,1\nIM1,1\n"), label_files.FileNames(FILES))
 
 
 @pytest.mark.parametrize(

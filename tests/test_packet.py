@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import evaluated_workspace
+import pandas as pd
 import pytest
 
 from pipelines import packet
@@ -219,6 +220,14 @@ def test_a_shortcut_alarm_is_among_the_first_things_said(facts: dict[str, Packet
     assert "No alarm." not in words
 
 
+def test_a_probe_that_no_epoch_bettered_is_told(facts: dict[str, Packet]) -> None:
+    given = facts["binary"]
+    history = pd.concat([given.history.head(1).assign(epoch=0), given.history], ignore_index=True)
+    card = replace(given.card, training={**given.card.training, "best_epoch": 0})
+    words = Page(packet.render(replace(given, history=history, card=card))).words
+    assert "2 epochs, of which none bettered the probe that it began with, which was kept with its validation AUROC" in words
+
+
 def test_weights_learned_without_labels_under_another_split_are_warned_of(facts: dict[str, Packet]) -> None:
     given = facts["binary"]
     for split, warned in ((given.leakage["split_sha256"], False), ("0" * 64, True)):
@@ -237,3 +246,22 @@ def test_a_model_that_is_no_better_than_a_shortcut_is_said_to_be_so(facts: dict[
     assert "It is not shown that the model knows more than the best shortcut does." in words[-0.01]
     assert "+0.030 −0.010 to +0.050 : it is not shown that the model knows more than a shortcut" in words[-0.01]
     assert "t is not shown" not in words[0.02]
+
+
+def test_an_adaptation_and_whether_it_helped_are_told(facts: dict[str, Packet]) -> None:
+    given = facts["binary"]
+    assert "Adapted to a hospital" not in Page(packet.render(given)).words
+    adaptation = {
+        "method": "coral",
+        "describes": "features of both hospitals with the same covariances",
+        "learnt_images": 1200,
+        "learnt_patients": 900,
+        "says": "harmed: AUROC on the target −0.1",
+        "warnings": ["opacity: collapse"],
+    }
+    training = {**given.card.training, "adaptation": adaptation, "discrepancy_by_epoch": [0.2, 0.1]}
+    words = Page(packet.render(replace(given, card=replace(given.card, training=training)))).words
+    assert "Adapted to a hospital without labels by coral" in words
+    assert "1,200 of its images of 900 patients" in words
+    assert "Whether it helped: harmed: AUROC on the target −0.1 . Opacity: collapse." in words
+    assert "of which the last was kept" in words

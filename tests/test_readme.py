@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 import typer
+import yaml
 
 from pipelines import __main__, config
 from pipelines.models.backbones import BACKBONES
 from pipelines.quality.shortcuts import SHORTCUTS
+from pipelines.transfer.adaptation import METHODS
 from pipelines.transfer.strategies import STRATEGIES
 
 
@@ -37,6 +39,13 @@ def test_every_strategy_has_its_row_with_its_rate(readme: str) -> None:
         assert f"{strategy.learning_rate:g}" in row
 
 
+def test_every_method_of_adaptation_has_its_row_and_its_weight(readme: str) -> None:
+    section = readme.split("### A hospital without labels")[1].split("###")[0]
+    assert all(f"| `{name}` |" in section for name in METHODS)
+    weights = [f"{method.weight:g}" for method in METHODS.values() if method.in_steps]
+    assert f"({', '.join(weights[:-1])} and {weights[-1]})" in section
+
+
 def test_every_shortcut_has_its_row_and_is_called_blind_or_coarse(readme: str) -> None:
     for name, shortcut in SHORTCUTS.items():
         row = next(line for line in readme.splitlines() if line.startswith(f"| `{name}` |"))
@@ -60,3 +69,9 @@ def test_every_picture_and_folder_is_there(readme: str, repository: Path) -> Non
         assert (repository / target).is_file(), target
     for target in re.findall(r"`((?:pipelines|flows|benchmarks|docker|mlflow)/[\w./]*)`", readme):
         assert (repository / target).exists(), target
+
+
+def test_the_example_of_several_tasks_is_valid_and_has_every_kind(readme: str) -> None:
+    example = readme.split("### Several tasks on one network")[1].split("```yaml\n")[1].split("```")[0]
+    task = config.validate(config.Config, yaml.safe_load(example), "README.md").task.declared()
+    assert {head.kind for head in task.also} == {"binary", "multilabel", "multiclass", "ordinal", "regression"}

@@ -28,6 +28,7 @@ from pipelines.errors import ServiceError
 from pipelines.paths import Paths
 from pipelines.stages import register
 from pipelines.stages.register import RegisterSummary
+from pipelines.tracking import client
 
 PICKLES = {".pkl", ".pickle", ".pt", ".pth", ".pt2", ".joblib"}
 
@@ -233,10 +234,10 @@ def test_an_address_is_shown_without_credentials(uri: str, shown: str, tmp_path:
 
 
 def test_a_parameter_that_is_too_long_is_cut_and_says_so() -> None:
-    cut = tracking._shortened(list(range(1000)))
-    assert len(cut) == tracking.LONGEST_PARAMETER
+    cut = client.shortened(list(range(1000)))
+    assert len(cut) == client.LONGEST_PARAMETER
     assert cut.endswith("… (4890 characters; the whole is in params.yaml)")
-    assert tracking._shortened(0.001) == "0.001"
+    assert client.shortened(0.001) == "0.001"
 
 
 def test_requirements_are_exact_and_installable_anywhere() -> None:

@@ -25,7 +25,9 @@ from pipelines.errors import ConfigurationError, WeightsError
 from pipelines.models import passports
 from pipelines.models.backbones import build
 from pipelines.models.passports import find
+from pipelines.models.renaming import rename
 from pipelines.models.starting import start
+from pipelines.weights import naming
 from pipelines.weights.adding import Description, add, numbers
 from pipelines.weights.cabinet import catalogue, fetch, verify
 
@@ -144,7 +146,7 @@ def test_a_partial_file_is_refused_with_what_is_missing_and_what_is_left_over(
     expected = r"missing layer4\.1\.conv2\.weight; of another shape none; left over neck\.weight; dropped on purpose fc"
     with pytest.raises(WeightsError, match=expected):
         add(file, replace(OWN, layout="torchvision"))
-    with pytest.raises(WeightsError, match=r"no layout known for resnet18 explains it; its tensors begin conv1\.weight"):
+    with pytest.raises(WeightsError, match=r"no layout known for resnet18 explains it; its tensors begin conv1\.weight.*prefix"):
         add(file, OWN)
     assert list(folder.iterdir()) == []
 
@@ -292,14 +294,138 @@ def radimagenet() -> dict[str, Tensor]:
     return wrapper.state_dict()
 
 
-def test_radimagenets_file_needs_nothing_but_its_network(tmp_path: Path, radimagenet: dict[str, Tensor]) -> None:
+def test_radimagenets_file_needs_nothing_but_its_network_and_that_it_is_theirs(
+    tmp_path: Path, radimagenet: dict[str, Tensor]
+) -> None:
     file = written(tmp_path / "ResNet50.pt", radimagenet)
-    (checked,) = add(file, Description(backbone="resnet50")).checkpoints
+    (checked,) = add(file, Description(backbone="resnet50", layout="radimagenet")).checkpoints
     passport = find("radimagenet", "resnet50").passport
     assert (passport.key_map, passport.mean, passport.std) == ("radimagenet-resnet50", (0.5,) * 3, (0.5,) * 3)
     assert "no radiographs" in passport.trained_on
     assert "terms" in checked.licence
     assert checked.left_over == ()
+    assumed = "source, licence, trained on, input range, mean, std as the layout radimagenet has it for resnet50"
+    assert assumed in checked.describe()
+
+
+def test_nobodys_own_file_is_taken_for_radimagenets(tmp_path: Path, folder: Path, radimagenet: dict[str, Tensor]) -> None:
+    own = {name.removeprefix("backbone."): tensor for name, tensor in radimagenet.items()}
+    for name, state in (("wrapped.pt", radimagenet), ("plain.pt", own)):
+        with pytest.raises(WeightsError, match=r"names are positions, .* say --layout radimagenet if the file is theirs"):
+            add(written(tmp_path / name, state), Description(backbone="resnet50"))
+    file = tmp_path / "plain.pt"
+    for layout in (None, "radimagenet"):
+        with pytest.raises(WeightsError, match="--licence not said, and the layout radimagenet cannot know"):
+            add(file, Description(backbone="resnet50", layout=layout, trained_on="our own radiographs"))
+    assert list(folder.iterdir()) == []
+    (checked,) = add(file, replace(OWN, backbone="resnet50")).checkpoints
+    passport = find("ours", "resnet50").passport
+    assert (passport.source, passport.licence, passport.trained_on, passport.notes) == ("medical", "CC0", OWN.trained_on, "")
+    assert checked.assumed.startswith("input range, mean, std as the layout radimagenet has it for resnet50; if the file differs")
+    assert "images: RGB in 0 to 1, mean 0.5,0.5,0.5, std 0.5,0.5,0.5" in checked.describe()
+
+
+def test_what_is_assumed_of_a_transformers_images_is_said_with_how_to_say_otherwise() -> None:
+    from pipelines.models.provenance import Passport
+    from pipelines.weights.adding import _assumed
+
+    half = (0.5, 0.5, 0.5)
+    passport = Passport("v", "vit_b16", "imagenet", "timm vit_b16", "v.pth", "0" * 64, "x", "timm-vit", "x", mean=half, std=half)
+    said = Description(licence="Apache-2.0", trained_on="ImageNet-1k")
+    assert _assumed(passport, "timm", said) == (
+        "input range, mean, std as the layout timm has it for vit_b16; if the file differs, add it again with --input-range, "
+        "--mean, --std; timm has several networks with these names (DeiT's mean is ImageNet's): --backbone timm:NAME tells"
+    )
+    given = replace(said, mean=half, std=half)
+    assert _assumed(passport, "timm", given).startswith("input range as the layout timm has it")
+    assert not _assumed(passport, "timm", replace(given, input_range=(0.0, 1.0)))
+
+
+# names that only the user knows
+
+
+@pytest.mark.parametrize("prefix", ["module.encoder_q.", "encoder_q.", "encoder_q"])
+def test_a_wrappers_prefix_is_taken_off_and_what_is_beside_it_left_out(tmp_path: Path, resnet: nn.Module, prefix: str) -> None:
+    state = {f"module.encoder_q.{name}": tensor for name, tensor in resnet.state_dict().items()}
+    beside = {"module.encoder_k.conv1.weight": torch.zeros(3), "module.queue": torch.zeros(5)}
+    file = written(tmp_path / "moco.pth", {**state, **beside})
+    (checked,) = add(file, replace(OWN, layout="torchvision", prefix=prefix)).checkpoints
+    assert checked.matched == 120
+    assert set(checked.left_over) == {"fc.weight", "fc.bias", "encoder_k.conv1.weight", "queue"}
+    assert checked.difference is not None
+    assert checked.difference <= 1e-4
+    begun = start("resnet18", "ours", outputs=1, dropout=0, seed=1)
+    assert torch.equal(begun.network.trunk.state_dict()["conv1.weight"], resnet.state_dict()["conv1.weight"])
+    (again,) = verify(["ours"]).checkpoints
+    assert (again.failure, again.left_over, again.difference) == ("", checked.left_over, checked.difference)
+
+
+@pytest.mark.parametrize("suffix", [".yaml", ".json"])
+def test_a_map_of_names_and_expressions_is_kept_in_the_passport(tmp_path: Path, resnet: nn.Module, suffix: str) -> None:
+    theirs = {
+        "net." + name.replace("layer", "stage").replace("conv1.weight", "convolution1.weight"): tensor
+        for name, tensor in resnet.state_dict().items()
+        if not name.startswith("fc.")
+    }
+    names = {r"^stage(\d)\.": r"layer\1.", r"convolution1\.weight$": "conv1.weight", "projector.weight": None}
+    (tmp_path / f"map{suffix}").write_text(json.dumps(names))
+    file = written(tmp_path / "theirs.pth", {**theirs, "net.projector.weight": torch.zeros(2)})
+    said = replace(OWN, layout="torchvision", prefix="net.", key_map=tmp_path / f"map{suffix}")
+    (checked,) = add(file, said).checkpoints
+    assert (checked.matched, checked.left_over) == (120, ("net.projector.weight",))
+    (tmp_path / f"map{suffix}").unlink()
+    assert verify(["ours"]).passed
+    assert find("ours", "resnet18").passport.renames[:2] == ((r"^(?!net\.)", None), (r"^net\.", ""))
+
+
+def test_a_name_in_a_map_is_of_that_tensor_alone(tmp_path: Path) -> None:
+    (tmp_path / "map.yaml").write_text("conv1.weight: stem.weight")
+    names = ["conv1.weight", "layer1.0.conv1.weight"]
+    made = naming.renames(names, None, tmp_path / "map.yaml")
+    assert [rename(name, made) for name in names] == ["stem.weight", "layer1.0.conv1.weight"]
+
+
+@pytest.mark.parametrize(
+    ("prefix", "text", "reason"),
+    [
+        ("encoder.", None, r"--prefix: expected what names of tensors begin with, got 'encoder\.'; they are conv1\.weight"),
+        (None, "stem.weight: conv1.weight", r"--key-map: expected names of tensors, or regular .* 'stem\.weight' is of none of"),
+        (
+            None,
+            "conv1.weight: bn1.weight",
+            r"expected a name of its own for each tensor, conv1\.weight and bn1\.weight both become",
+        ),
+        (None, "'.': null", "expected tensors that are kept, got none of conv1"),
+        (None, "[conv1]", r"--key-map map\.yaml: expected a file of `THEIRS: OURS` .*, got list"),
+        (None, "a: 3", r"--key-map map\.yaml: .*, got others at 'a'"),
+        (None, "'(': x", r"--key-map map\.yaml: renames: expected .* of regular expressions"),
+        (None, "a: [", r"--key-map map\.yaml: .*; cannot read it"),
+    ],
+)
+def test_a_prefix_or_a_map_that_makes_no_sense_is_refused(
+    tmp_path: Path, folder: Path, resnet: nn.Module, prefix: str | None, text: str | None, reason: str
+) -> None:
+    key_map = None if text is None else tmp_path / "map.yaml"
+    if key_map:
+        key_map.write_text(str(text))
+    file = written(tmp_path / "mine.pth", resnet.state_dict())
+    with pytest.raises((WeightsError, ConfigurationError), match=reason):
+        add(file, replace(OWN, layout="torchvision", prefix=prefix, key_map=key_map))
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("renames", [[["("]], [["(", "x"]], "abc", [["a", "\\9"]]])
+def test_renames_that_are_none_are_refused_in_a_passport(added: Path, renames: Any) -> None:
+    altered(added, "ours", renames=renames)
+    with pytest.raises(WeightsError, match=r"renames: expected \[\[pattern, replacement or null\]"):
+        find("ours", "resnet18")
+
+
+def test_whether_a_classifier_says_several_things_is_the_layouts_or_the_users_word(tmp_path: Path, resnet: nn.Module) -> None:
+    file = written(tmp_path / "mine.pth", resnet.state_dict())
+    for said, expected in ((None, False), (True, True)):
+        add(file, replace(OWN, layout="torchvision", multi_label=said))
+        assert find("ours", "resnet18").passport.multi_label is expected
 
 
 def test_torchxrayvisions_state_dict_takes_one_channel_in_its_own_range(tmp_path: Path) -> None:
@@ -309,6 +435,7 @@ def test_torchxrayvisions_state_dict_takes_one_channel_in_its_own_range(tmp_path
     (checked,) = add(file, Description(backbone="densenet121", name="xrv-all")).checkpoints
     passport = find("medical", "densenet121").passport
     assert (passport.channels, passport.input_range, passport.normalisation.mean) == ("grey", (-1024.0, 1024.0), (0.5,))
+    assert passport.multi_label
     assert checked.left_over == ("classifier.weight", "classifier.bias", "op_threshs")
     begun = start("densenet121", "medical", outputs=1, dropout=0, seed=1).network.eval()
     image = torch.rand(1, 1, 64, 64)
@@ -441,6 +568,7 @@ def test_an_encoder_of_timms_is_fetched_and_its_hash_pinned(folder: Path, monkey
     (checked,) = fetch("timm:test_convnext").checkpoints
     assert asked == ["https://huggingface.co/timm/test_convnext.r160_in1k/resolve/main/model.safetensors"]
     assert sorted(checked.left_over) == ["head.fc.bias", "head.fc.weight"]
+    assert not checked.assumed
     passport = find("imagenet", "timm:test_convnext").passport
     assert (passport.input_size, passport.sha256) == (160, checked.sha256)
     assert "as it was first downloaded" in passport.notes
@@ -452,6 +580,20 @@ def test_an_encoder_of_timms_is_fetched_and_its_hash_pinned(folder: Path, monkey
     (folder / passport.file).write_bytes(b"another")
     assert "expected SHA-256" in verify([passport.name]).checkpoints[0].failure
     assert "expected SHA-256" in fetch("timm:test_convnext").checkpoints[0].failure
+
+
+def test_a_download_that_cannot_be_used_leaves_nothing_behind(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for content, reason in ((b"not a checkpoint", "cannot read it|got another file"), (_of_another_network(), "does not fit")):
+        asked = served(monkeypatch, content)
+        with pytest.raises(WeightsError, match=reason):
+            fetch("timm:test_convnext")
+        assert len(asked) == 1
+        assert list(folder.iterdir()) == []
+
+
+def _of_another_network() -> bytes:
+    state = timm.create_model("test_convnext2", pretrained=False).state_dict()
+    return safetensors.torch.save({key: value.contiguous() for key, value in state.items()})
 
 
 Change = Callable[[dict[str, Any]], None]

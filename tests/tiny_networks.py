@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
+
 import torch
 from torch import nn
 
 from pipelines.models import backbones
 from pipelines.models.architecture import Backbone
+from pipelines.models.families import monai_nets
 from pipelines.models.network import Network
 from pipelines.models.provenance import Normalisation
 
@@ -37,6 +41,19 @@ def vit(outputs: int = 1, seed: int = 3) -> Network:
         prefix_tokens=1,
     )
     return Network("tiny_vit", backbone, outputs=outputs, dropout=0.1, normalisation=HALF)
+
+
+def monai_vit(outputs: int = 1, seed: int = 3) -> Network:
+    """The ViT-B/16 of the table, shrunken to two blocks of width 48 with three heads."""
+    torch.manual_seed(seed)
+    groups = (
+        ("stem", ("cls_token", "patch_embedding")),
+        ("stage1", ("blocks.0",)),
+        ("stage2", ("blocks.1", "norm")),
+    )
+    made = partial(monai_nets.VisionTransformer, width=48, hidden=96, layers=2, heads=3)
+    backbone = replace(monai_nets.vit_b16(), make=made, width=48, groups=groups, saliency="blocks.1.norm1")
+    return Network("tiny_monai_vit", backbone, outputs=outputs, dropout=0.1, normalisation=HALF)
 
 
 def _vit() -> nn.Module:

@@ -137,6 +137,7 @@ def write_metrics(paths: Paths, auroc_low: float | None) -> None:
             "best": "thumbnail",
             "auroc": interval(0.7),
             "gain": interval(0.2),
+            "outputs": {"opacity": {"best": "thumbnail", "auroc": interval(0.7), "gain": interval(0.2)}},
         },
         "model_sha256": files.sha256(paths.model / "model.safetensors"),
     }

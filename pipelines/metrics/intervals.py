@@ -29,6 +29,11 @@ class Interval:
     high: float | None
     skipped: int = 0
 
+    def turned(self) -> Interval:
+        """Of the same difference the other way round."""
+        value, low, high = (None if number is None else -number for number in (self.value, self.high, self.low))
+        return Interval(value, low, high, self.skipped)
+
     def to_dict(self) -> dict[str, float | None]:
         return {"value": self.value, "low": self.low, "high": self.high}
 

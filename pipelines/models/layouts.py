@@ -38,6 +38,9 @@ class Layout:
         mean: in units of `input_range`; None where only the user can know.
         std: likewise.
         sizes: rows and columns during training, where they are not the backbone's.
+        multi_label: the publisher's classifier says several things of an image, each by a sigmoid.
+        positional: names are positions, which anybody's network has that is put together likewise: whose the file is, and under
+            which licence, only the user can say.
     """
 
     describes: str
@@ -51,6 +54,8 @@ class Layout:
     std: tuple[float, ...] | None = (0.229, 0.224, 0.225)
     sizes: Mapping[str, int] = field(default_factory=dict)
     notes: str = ""
+    multi_label: bool = False
+    positional: bool = False
 
 
 _TORCHVISION = {
@@ -87,6 +92,7 @@ LAYOUTS: dict[str, Layout] = {
         std=HALF,
         sizes={"inception_v3": 224},
         notes="preprocessing -1 to 1 as in the publishers' PyTorch example; other descriptions of theirs differ",
+        positional=True,
     ),
     "torchxrayvision": Layout(
         "torchxrayvision's networks: one channel, -1024 to 1024; save its state_dict() first",
@@ -99,6 +105,7 @@ LAYOUTS: dict[str, Layout] = {
         mean=(0.0,),
         std=(1.0,),
         sizes={"resnet50": 512},
+        multi_label=True,
     ),
     "monai": Layout("MONAI's networks, as in a bundle", {ANY: ("monai",)}, source="medical", mean=None, std=None),
     "radtransfer": Layout("our own names", {ANY: ("radtransfer",)}, source="medical", mean=None, std=None),
@@ -145,5 +152,14 @@ def unrecognised(network: Network, state: Mapping[str, Tensor], where: str) -> W
     return WeightsError(
         f"{where}: no layout known for {network.name} explains it; its tensors begin {listed(list(state)[:4])}, the "
         f"network's {listed(list(network.trunk.state_dict())[:4])}; name the --layout to see what is missing and what is left "
-        "over, or write a passport with a key_map of your own"
+        "over, --prefix to take off what a wrapper put before them, or --key-map to rename them"
+    )
+
+
+def unclaimed(layout: str, where: str) -> str:
+    """What to say of a file whose names are a publisher's, and could be anybody's."""
+    return (
+        f"{where}: its names are positions, in the layout that {layout} publishes, and anybody's network has them that is put "
+        f"together likewise; say --layout {layout} if the file is theirs, and if it is not, --licence and --trained-on (and "
+        "--mean and --std of its own)"
     )

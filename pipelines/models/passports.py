@@ -19,6 +19,7 @@ from pipelines.models.keymaps import KEY_MAPS, KeyMap
 from pipelines.models.proof import LoadReport, check_output, matched
 from pipelines.models.provenance import FORMAT, Normalisation, Passport
 from pipelines.models.published import PASSPORTS
+from pipelines.models.renaming import renamed
 from pipelines.paths import weights_folder
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def load(network: Network, found: Found) -> LoadReport:
     sha256 = hashlib.sha256(content).hexdigest()
     if not sha256.startswith(passport.sha256):
         raise WeightsError(_altered(path, passport, sha256))
-    return load_state(network, passport, lambda: tensors(content, path, passport.within), sha256)
+    return load_state(network, passport, lambda: renamed(tensors(content, path, passport.within), passport.renames)[0], sha256)
 
 
 def load_state(network: Network, passport: Passport, read_tensors: Callable[[], dict[str, Tensor]], sha256: str) -> LoadReport:

@@ -10,6 +10,7 @@ from typing import Any
 
 from pipelines.errors import WeightsError
 from pipelines.models.keymaps import KEY_MAPS, KeyMap
+from pipelines.models.renaming import Renames, parsed
 
 Values = tuple[float, ...]
 
@@ -50,6 +51,8 @@ class Passport:
         golden: fingerprint of the publisher's network with these weights, preprocessing included (`Network.probe`), or ()
             where unknown.
         within: the key of the file under which its state dict lies, or nothing.
+        renames: what the user says of the file's names, before the key map: see `renaming`.
+        multi_label: the classifier that the weights came with says several things of an image, each by a sigmoid.
         notes: what else a reader of the packet should know.
     """
 
@@ -72,6 +75,8 @@ class Passport:
     golden: tuple[float, ...] = ()
     notes: str = ""
     within: str = ""
+    renames: Renames = ()
+    multi_label: bool = False
 
     @property
     def normalisation(self) -> Normalisation:
@@ -111,7 +116,7 @@ class Passport:
             given["key_map"] = KeyMap.from_dict(given["key_map"])
         try:
             tuples = {name: tuple(float(x) for x in given[name]) for name in _NUMBERS if name in given}
-            passport = Passport(**{**given, **tuples})
+            passport = Passport(**{**given, **tuples, "renames": parsed(given.get("renames", ()))})
         except (TypeError, ValueError) as error:
             raise WeightsError(f"{where}: {error}") from error
         _check(passport, where)
@@ -141,6 +146,7 @@ def _check(passport: Passport, where: str) -> None:
         "input_range, mean, std and golden: finite": all(isfinite(x) for name in _NUMBERS for x in getattr(passport, name)),
         "input_size: a whole number > 0": isinstance(passport.input_size, int) and passport.input_size > 0,
         "golden: eight numbers or none": len(passport.golden) in (0, 8),
+        "multi_label: true or false": isinstance(passport.multi_label, bool),
         "reduction: a whole number > 0": isinstance(passport.reduction, int) and passport.reduction > 0,
     }
     if broken := [rule for rule, kept in rules.items() if not kept]:

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from pipelines.models.checkpoints import read, tensors
 from pipelines.models.passports import Found
+from pipelines.models.renaming import renamed
 
 Linear = tuple[NDArray[np.float64], NDArray[np.float64]]
 
@@ -17,7 +18,7 @@ def source_head(found: Found, width: int) -> Linear | None:
     It is looked for among the tensors that the passport's key map leaves out on purpose: one matrix of the right width with
     a bias beside it.
     """
-    held = tensors(read(found.path), found.path, found.passport.within)
+    held, _ = renamed(tensors(read(found.path), found.path, found.passport.within), found.passport.renames)
     dropped = {key: tensor for key, tensor in held.items() if found.passport.keys.drops(key)}
     matrices = [key for key, tensor in dropped.items() if tensor.ndim == 2 and tensor.shape[1] == width and len(tensor) > 1]
     if len(matrices) != 1:

@@ -10,11 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from pipelines.config_tasks import ORDERED
+from pipelines.labels import LARGEST
 from pipelines.records import INDEX, PARTS
 
 if TYPE_CHECKING:
     from pipelines.config import CheckSection
-    from pipelines.records import Task
+    from pipelines.records import Head, Task
 
 Severity = Literal["error", "warning"]
 
@@ -109,11 +111,11 @@ def _shape(task: Task) -> tuple[Expectation, ...]:
         ),
         Expectation(
             "labels: columns",
-            f"The labels have a column for the image and for: {', '.join(task.targets)}.",
+            f"The labels have a column for the image and for: {', '.join(task.labels)}.",
             "error",
             "labels",
             columns,
-            {"column_set": ["image", *task.targets], "exact_match": False},
+            {"column_set": ["image", *task.labels], "exact_match": False},
         ),
         *(
             Expectation(
@@ -311,14 +313,20 @@ def _pixels(check: CheckSection) -> tuple[Expectation, ...]:
     )
 
 
-def _labels(task: Task) -> tuple[Expectation, ...]:
-    allowed: tuple[Any, ...] = task.classes if task.kind == "multiclass" else (0, 1)
+def _valid(head: Head, target: str) -> Expectation:
+    """The label is what its task declares."""
+    if head.kind == "regression":
+        least, largest = head.bounds or (-LARGEST, LARGEST)
+        said = f"is a number from {least:g} to {largest:g}" if head.bounds else "is a number"
+        return _between(f"{target} valid", f"The label {target} {said}, or unknown.", "error", "labels", target, least, largest)
+    allowed: tuple[Any, ...] = head.classes if head.kind in ORDERED else (0, 1)
     words = ", ".join(str(value) for value in allowed)
+    return _among(f"{target} valid", f"The label {target} is one of {words}, or unknown.", "error", "labels", target, allowed)
+
+
+def _labels(task: Task) -> tuple[Expectation, ...]:
     return (
-        *(
-            _among(f"{target} valid", f"The label {target} is one of {words}, or unknown.", "error", "labels", target, allowed)
-            for target in task.targets
-        ),
+        *(_valid(head, target) for head in task.heads for target in head.targets),
         _among(
             "labels of known images",
             "Every label is of an image that was taken in.",

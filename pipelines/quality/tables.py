@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from pipelines.config_tasks import ORDERED
+from pipelines.labels import LARGEST
 from pipelines.records import INDEX, Reason
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from pipelines.records import Task
+    from pipelines.records import Head, Task
 
 ROW_NAMES = {"index": "image", "images": "image", "labels": "image", "cohort": "image", "classes": "output"}
 """For each table, the column that names a row: a pseudonym, or an output of the task."""
@@ -23,26 +25,34 @@ def prepared(index: pd.DataFrame) -> pd.DataFrame:
     return index[index["left_out"].isna()] if "left_out" in index else index
 
 
-def label_matrix(labels: pd.DataFrame, task: Task) -> NDArray[np.float32]:
-    """The labels as `Task.matrix` gives them, with NaN for whatever is not a valid label, (rows, outputs)."""
+def label_matrix(labels: pd.DataFrame, task: Head) -> NDArray[np.float32]:
+    """The labels of one task as `Head.matrix` gives them, with NaN for whatever is not a valid label, (rows, columns)."""
     columns = labels.reindex(columns=[*task.targets])
-    if task.kind == "multiclass":
+    if task.kind in ORDERED:
         return task.matrix(columns)
     numbers = columns.apply(pd.to_numeric, errors="coerce")
+    if task.kind == "regression":
+        least, largest = task.bounds or (-LARGEST, LARGEST)
+        return task.matrix(numbers.where((numbers >= least) & (numbers <= largest)))
     return task.matrix(numbers.where(numbers.isin([0, 1])))
 
 
+def known_labels(labels: pd.DataFrame, task: Task) -> NDArray[np.bool_]:
+    """Of each row and column of every task, (rows, columns), whether the label is known."""
+    return np.concatenate([~np.isnan(label_matrix(labels, head)) for head in task.heads], axis=1)
+
+
 def usable(index: pd.DataFrame, labels: pd.DataFrame, task: Task) -> tuple[pd.DataFrame, NDArray[np.float32]]:
-    """The images to learn from: prepared, and with at least one known label.
+    """The images to learn from: prepared, and with at least one known label, be it of a further task.
 
     Returns:
-        Their index rows, sorted by image, and their labels (images, outputs) of 0, 1 or NaN, in the same order.
+        Their index rows, sorted by image, and their labels of the main task (images, outputs) of 0, 1 or NaN, in the same order.
     """
     images = prepared(index).reindex(columns=[*INDEX]).dropna(subset=["image"]).drop_duplicates("image").sort_values("image")
-    labelled = labels.reindex(columns=["image", *task.targets]).dropna(subset=["image"]).drop_duplicates("image")
-    matrix = label_matrix(labelled.set_index("image").reindex(images["image"]), task)
-    known = np.flatnonzero(~np.isnan(matrix).all(axis=1))
-    return images.iloc[known].reset_index(drop=True), matrix[known]
+    labelled = labels.reindex(columns=["image", *task.labels]).dropna(subset=["image"]).drop_duplicates("image")
+    aligned = labelled.set_index("image").reindex(images["image"])
+    known = np.flatnonzero(known_labels(aligned, task).any(axis=1))
+    return images.iloc[known].reset_index(drop=True), label_matrix(aligned, task)[known]
 
 
 def build(index: pd.DataFrame, labels: pd.DataFrame, task: Task) -> dict[str, pd.DataFrame]:
@@ -90,7 +100,7 @@ def _with_counts(images: pd.DataFrame) -> pd.DataFrame:
 def _with_membership(labels: pd.DataFrame, index: pd.DataFrame, task: Task) -> pd.DataFrame:
     if "image" not in labels or "image" not in index:
         return labels
-    known = (~np.isnan(label_matrix(labels, task))).sum(axis=1)
+    known = known_labels(labels, task).sum(axis=1)
     return labels.assign(image_is_indexed=labels["image"].isin(index["image"]), known_labels=known)
 
 

@@ -30,6 +30,7 @@ class AuditShortcutsSummary:
         alarms: the shortcuts that cannot see findings but know the label, and of which outputs.
         alarm_above: the AUROC from which one knows too much.
         result: the file of all figures, relative to the workspace.
+        tasks_left_out: those beside the main one, which alone is audited.
     """
 
     images: int
@@ -38,6 +39,7 @@ class AuditShortcutsSummary:
     alarms: dict[str, tuple[str, ...]]
     alarm_above: float
     result: str
+    tasks_left_out: tuple[str, ...] = ()
 
     def describe(self) -> str:
         table = Table("shortcut", "sees", "all patients", "95% interval", "test part", title="AUROC of shortcuts")
@@ -50,7 +52,8 @@ class AuditShortcutsSummary:
             table.add_row(found["title"] + mark, found["sees"], _number(everyone["value"]), ends, _number(test["value"]))
         text = StringIO()
         Console(file=text, width=110, color_system=None).print(table)
-        return f"{escape(text.getvalue().rstrip())}\n{self._verdict()}"
+        left = f"\nthe main task alone is audited, not {escape(', '.join(self.tasks_left_out))}" if self.tasks_left_out else ""
+        return f"{escape(text.getvalue().rstrip())}\n{self._verdict()}{left}"
 
     def _verdict(self) -> str:
         if not self.alarms:
@@ -82,10 +85,10 @@ def run(config: Config, paths: Paths) -> AuditShortcutsSummary:
     tested = rows.loc[rows["part"] == "test", ["image", "patient"]].reset_index(drop=True)
     files.write_table(paths.shortcut_scores, pd.concat([tested, pd.DataFrame(columns)], axis=1))
     files.write_json(paths.shortcuts, {"split_sha256": split_sha256(split), **audit.to_dict()})
-    return _summary(paths, audit)
+    return _summary(paths, audit, tuple(head.title for head in task.also))
 
 
-def _summary(paths: Paths, audit: Audit) -> AuditShortcutsSummary:
+def _summary(paths: Paths, audit: Audit, tasks_left_out: tuple[str, ...]) -> AuditShortcutsSummary:
     return AuditShortcutsSummary(
         images=audit.images,
         patients=audit.patients,
@@ -93,6 +96,7 @@ def _summary(paths: Paths, audit: Audit) -> AuditShortcutsSummary:
         alarms=audit.alarms,
         alarm_above=audit.alarm_above,
         result=paths.shortcuts.relative_to(paths.workspace).as_posix(),
+        tasks_left_out=tasks_left_out,
     )
 
 

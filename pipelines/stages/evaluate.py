@@ -4,40 +4,36 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import StringIO
 from typing import Any
 
-import cv2
 import numpy as np
 import pandas as pd
-import torch
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pipelines import console, files, packet, versioning
+from pipelines import files, packet, versioning
 from pipelines.config import Config, EvaluateSection
 from pipelines.errors import MissingInputError
 from pipelines.imaging.store import ArrayStore
 from pipelines.inference import Model
 from pipelines.metrics import curves, forest, plots
 from pipelines.metrics.evaluation import METRICS, Evaluation, evaluate
+from pipelines.metrics.further import TaskEvaluation, evaluate_head
 from pipelines.metrics.intervals import Interval
-from pipelines.metrics.mistakes import Mistake, worst
-from pipelines.metrics.saliency import grad_cam, overlay
-from pipelines.metrics.subgroups import UNKNOWN, Subgroup, attributes, subgroups
+from pipelines.metrics.mistakes import worst
+from pipelines.metrics.subgroups import Subgroup, attributes, subgroups
 from pipelines.metrics.thresholds import spelled
+from pipelines.packet_cases import cases
 from pipelines.paths import Paths
 from pipelines.quality import shortcut_comparison
-from pipelines.quality.leakage import split_sha256
 from pipelines.quality.shortcut_comparison import Comparison
 from pipelines.records import Task, label_column, probability_column
-from pipelines.training.batches import as_tensor, scaled
-
-CHUNK = 256  # images read at a time
-LARGEST = 320  # rows and columns of an image in the packet
+from pipelines.tested import Tested, cohort_of, predicted, require_its_own
+from pipelines.training.answers import columns as answer_columns
+from pipelines.training.answers import likeliest
 
 
 @dataclass(frozen=True)
@@ -48,6 +44,7 @@ class EvaluateSummary:
         macro: for each metric the value and the ends of its 95% interval, mean over the outputs; None where undefined.
         shortcuts: the best shortcut, what the model knows beyond it, and which shortcuts raised the alarm.
         metrics: the file of all metrics, relative to the workspace; likewise `packet` and `figures`.
+        tasks: of each task beside the main one, its first metrics in words.
     """
 
     images: int
@@ -60,6 +57,7 @@ class EvaluateSummary:
     metrics: str
     packet: str
     figures: str
+    tasks: dict[str, str] = field(default_factory=dict)
 
     def describe(self) -> str:
         table = Table("metric", "value", "95% interval", title=f"{self.images:,} test images of {self.patients:,} patients")
@@ -76,6 +74,7 @@ class EvaluateSummary:
             f"positive from (chosen on validation): {thresholds}; "
             f"{self.false_positives:,} false positives, {self.false_negatives:,} false negatives\n"
             f"{self._next_to_shortcuts()}\n"
+            f"{''.join(f'{escape(name)}: {escape(words)}{chr(10)}' for name, words in self.tasks.items())}"
             f"review packet: [bold]{escape(self.packet)}[/bold]"
         )
 
@@ -85,16 +84,6 @@ class EvaluateSummary:
         said = f"AUROC beyond the best shortcut, {best}: {gain['value']:+.3f}{ends}" if best else "no shortcut could be judged"
         alarm = f"; [red]shortcut alarm[/red]: {escape(self.shortcuts['alarms'])}" if self.shortcuts["alarm"] else ""
         return said + alarm
-
-
-@dataclass(frozen=True)
-class _Test:
-    """The test part, sorted by image: its rows of the index, labels, probabilities and calls, each (images, outputs)."""
-
-    rows: pd.DataFrame
-    labels: NDArray[np.float32]
-    scores: NDArray[np.float32]
-    called: NDArray[np.bool_]
 
 
 def run(config: Config, paths: Paths, commit: str | None = None) -> EvaluateSummary:
@@ -113,14 +102,15 @@ def run(config: Config, paths: Paths, commit: str | None = None) -> EvaluateSumm
     model = Model.load(paths.model, config.train.device)
     if model.card.task != task:
         raise MissingInputError(
-            f"model.json: expected a model for {', '.join(task.outputs)}, got one for {', '.join(model.card.task.outputs)}; "
-            "run `radtransfer train` again"
+            f"model.json: expected a model for {_told(task)}, got one for {_told(model.card.task)}"
+            f"{' with other settings' if _told(task) == _told(model.card.task) else ''}; run `radtransfer train` again"
         )
     store = ArrayStore(paths.prepared)
-    _require_its_own(model, store, paths)
+    require_its_own(model, store, paths)
     audit, said = shortcut_comparison.read(paths, str(model.card.training["split_sha256"]), task.outputs)
-    cohort = _cohort(paths, task)
-    test = _predicted(model, store, cohort, task)
+    cohort = cohort_of(paths, task)
+    everyone = predicted(model, store, cohort, task)
+    test = everyone.labelled()
     thresholds = [model.card.thresholds[name] for name in task.outputs]
     found = _measured(test, task, thresholds, settings)
     tables = curves.tables(task, test.labels, test.scores, test.called, settings.bins)
@@ -132,15 +122,19 @@ def run(config: Config, paths: Paths, commit: str | None = None) -> EvaluateSumm
     )
     figures = {**plots.draw(_drawn(task, test, found, tables)), **_shortcuts_drawn(beyond, found)}
     mistakes = worst(test.labels, test.scores, thresholds, settings.worst)
-    _write(paths, task, test, found, tables, figures)
-    files.write_json(paths.metrics, {**found.to_dict(), "shortcuts": beyond.to_dict(), "model_sha256": model.card.sha256})
+    further = _further(model, everyone, settings)
+    _write(paths, task, everyone, found, tables, figures)
+    measured = {**found.to_dict(), "shortcuts": beyond.to_dict(), "model_sha256": model.card.sha256}
+    if further:
+        measured["tasks"] = {judged.head.name: judged.to_dict() for judged in further}
+    files.write_json(paths.metrics, measured)
     facts = packet.Packet(
         card=model.card,
         evaluation=found,
         subgroups=_subgroups(task, test, thresholds, settings.bootstrap, settings.seed),
         figures={name.removesuffix(".svg"): content for name, content in figures.items() if name.endswith(".svg")},
-        false_positives=_cases(mistakes[0], model, store, test, thresholds),
-        false_negatives=_cases(mistakes[1], model, store, test, thresholds),
+        false_positives=cases(mistakes[0], model, store, test, thresholds),
+        false_negatives=cases(mistakes[1], model, store, test, thresholds),
         cohort=cohort,
         ingest=files.read_json(paths.flow, made_by="ingest") if paths.flow.is_file() else None,
         quality=files.read_json(paths.quality_result, made_by="check"),
@@ -148,60 +142,19 @@ def run(config: Config, paths: Paths, commit: str | None = None) -> EvaluateSumm
         shortcuts=beyond,
         history=pd.read_csv(paths.model / "history.csv"),
         resamples=settings.bootstrap,
+        further=further,
         commit=commit,
         data_hash=versioning.data_hash(paths),
     )
     files.write_text(paths.packet, packet.render(facts))
-    return _summary(paths, test, found, beyond)
+    return _summary(paths, test, found, beyond, further)
 
 
-def _require_its_own(model: Model, store: ArrayStore, paths: Paths) -> None:
-    """Refuse a test part that the model may have learnt from, a certificate of another split, and other prepared images."""
-    split = split_sha256(files.read_table(paths.split, made_by="split"))
-    certified = files.read_json(paths.leakage, made_by="split")["split_sha256"]
-    if certified != split:
-        raise MissingInputError(
-            f"leakage.json: expected the certificate of split {split[:12]}, got that of {certified[:12]}; run `radtransfer split`"
-        )
-    if (trained := str(model.card.training.get("split_sha256"))) != split:
-        raise MissingInputError(
-            f"split.parquet: expected split {trained[:12]}, which the model was trained on, got {split[:12]}, whose test part "
-            "may hold patients that it learnt from; run `radtransfer train` again"
-        )
-    if store.recipe != model.card.recipe:
-        raise MissingInputError(
-            f"prepared: expected images made by {model.card.recipe}, as in training, got {store.recipe}; "
-            "run `radtransfer train` again"
-        )
+def _told(task: Task) -> str:
+    return ", ".join([*task.outputs, *(head.name for head in task.also)])
 
 
-def _cohort(paths: Paths, task: Task) -> pd.DataFrame:
-    """Every image of the index, sorted, with its `part` (None for one in no part) and its labels as `y_NAME`."""
-    index = files.read_table(paths.index, made_by="prepare").sort_values("image", ignore_index=True)
-    split = files.read_table(paths.split, made_by="split")[["image", "part"]]
-    labels = files.read_table(paths.labels, made_by="ingest")
-    known = pd.DataFrame(task.matrix(labels), columns=[label_column(name) for name in task.outputs])
-    known.insert(0, "image", labels["image"].to_numpy())
-    return index.merge(split, on="image", how="left", validate="1:1").merge(known, on="image", how="left", validate="1:1")
-
-
-def _predicted(model: Model, store: ArrayStore, cohort: pd.DataFrame, task: Task) -> _Test:
-    rows = cohort[cohort["part"] == "test"].reset_index(drop=True)
-    shards, places = rows["shard"].to_numpy(np.int64), rows["row"].to_numpy(np.int64)
-    chunks = [np.empty((0, len(task.outputs)), np.float32)]
-    with console.progress() as progress:
-        bar = progress.add_task("test", total=len(rows), note="")
-        for start in range(0, len(rows), CHUNK):
-            inside = slice(start, start + CHUNK)
-            chunks.append(model.probabilities(store.take(shards[inside], places[inside])))
-            progress.update(bar, advance=len(chunks[-1]))
-    scores = np.concatenate(chunks)
-    labels = rows[[label_column(name) for name in task.outputs]].to_numpy(np.float32)
-    called = scores >= np.array([model.card.thresholds[name] for name in task.outputs])
-    return _Test(rows, labels, scores, called)
-
-
-def _measured(test: _Test, task: Task, thresholds: Sequence[float], settings: EvaluateSection) -> Evaluation:
+def _measured(test: Tested, task: Task, thresholds: Sequence[float], settings: EvaluateSection) -> Evaluation:
     return evaluate(
         test.labels,
         test.scores,
@@ -214,7 +167,30 @@ def _measured(test: _Test, task: Task, thresholds: Sequence[float], settings: Ev
     )
 
 
-def _drawn(task: Task, test: _Test, found: Evaluation, tables: curves.Tables) -> plots.Drawn:
+def _further(model: Model, test: Tested, settings: EvaluateSection) -> tuple[TaskEvaluation, ...]:
+    """Judge each task beside the main one on the images of the test part whose label it knows."""
+    task, judged = model.card.task, []
+    for head, answers in task.further(test.answers):
+        labels = pd.DataFrame({target: test.rows[label_column(target)].to_numpy() for target in head.targets})
+        matrix = head.matrix(labels)
+        judged.append(
+            evaluate_head(
+                head,
+                labels=matrix,
+                truth=head.ranks(labels) if head.classes else matrix[:, 0],
+                answers=answers,
+                said=likeliest(head, answers) if head.classes else answers[:, 0],
+                patients=test.rows["patient"].to_numpy(),
+                thresholds=model.card.thresholds,
+                bins=settings.bins,
+                resamples=settings.bootstrap,
+                seed=settings.seed,
+            )
+        )
+    return tuple(judged)
+
+
+def _drawn(task: Task, test: Tested, found: Evaluation, tables: curves.Tables) -> plots.Drawn:
     headline = {"roc": "auroc", "precision_recall": "auprc", "reliability": "ece"}
 
     def value(metrics: Any, metric: str) -> str:
@@ -255,12 +231,15 @@ def _shortcuts_drawn(beyond: Comparison, found: Evaluation) -> dict[str, bytes]:
     return forest.draw(rows, found.macro["auroc"], beyond.audit["alarm_above"])
 
 
-def _write(paths: Paths, task: Task, test: _Test, found: Evaluation, tables: curves.Tables, figures: dict[str, bytes]) -> None:
+def _write(paths: Paths, task: Task, test: Tested, found: Evaluation, tables: curves.Tables, figures: dict[str, bytes]) -> None:
     columns: dict[str, Any] = {name: test.rows[name].to_numpy() for name in ("image", "patient", "part")}
     for k, name in enumerate(task.outputs):
         columns[probability_column(name)] = test.scores[:, k]
         columns[label_column(name)] = test.labels[:, k]
         columns[f"predicted_{name}"] = test.called[:, k]
+    for head, answers in task.further(test.answers):
+        columns |= answer_columns(head, answers, {}, np.ones(len(answers), bool))
+        columns |= {label_column(target): test.rows[label_column(target)].to_numpy() for target in head.targets}
     files.write_table(paths.evaluation / "predictions.parquet", pd.DataFrame(columns))
     for name in ("roc", "precision_recall", "reliability", "confusion"):
         files.write_text(paths.evaluation / f"{name}.csv", getattr(tables, name).to_csv(index=False))
@@ -270,7 +249,7 @@ def _write(paths: Paths, task: Task, test: _Test, found: Evaluation, tables: cur
         files.write_bytes(folder / name, content)
 
 
-def _subgroups(task: Task, test: _Test, thresholds: Sequence[float], resamples: int, seed: int) -> dict[str, list[Subgroup]]:
+def _subgroups(task: Task, test: Tested, thresholds: Sequence[float], resamples: int, seed: int) -> dict[str, list[Subgroup]]:
     groups, patients = attributes(test.rows), test.rows["patient"].to_numpy()
     return {
         name: subgroups(
@@ -280,49 +259,9 @@ def _subgroups(task: Task, test: _Test, thresholds: Sequence[float], resamples: 
     }
 
 
-def _cases(
-    mistakes: Sequence[Mistake], model: Model, store: ArrayStore, test: _Test, thresholds: Sequence[float]
-) -> list[packet.Case]:
-    groups = attributes(test.rows)
-    return [_case(mistake, model, store, test, groups, thresholds[mistake.output]) for mistake in mistakes]
-
-
-def _case(
-    mistake: Mistake, model: Model, store: ArrayStore, test: _Test, groups: dict[str, list[str]], threshold: float
-) -> packet.Case:
-    row = test.rows.iloc[mistake.row]
-    stored = store.take(np.array([row["shard"]]), np.array([row["row"]]))
-    tensor = scaled(as_tensor(stored).to(model.device))
-    evidence = _fitted(grad_cam(model.network, model.network.saliency_layer, tensor, mistake.output, model.network.maps)[0])
-    image = _fitted(tensor[0, 0].to(torch.float32).cpu().numpy())
-    gray = np.rint(255 * image).astype(np.uint8)
-    facts = [groups[attribute][mistake.row] for attribute in ("View", "Sex", "Age", "Site")]
-    if facts[2] != UNKNOWN:
-        facts[2] += " years"
-    return packet.Case(
-        image=row["image"],
-        who=" · ".join(fact for fact in facts if fact != UNKNOWN),
-        output=model.card.task.outputs[mistake.output],
-        probability=mistake.probability,
-        threshold=threshold,
-        picture=_png(gray),
-        evidence=_png(overlay(gray, evidence)[..., ::-1]),
-    )
-
-
-def _fitted(image: NDArray[np.float32]) -> NDArray[np.float32]:
-    """At most `LARGEST` rows and columns."""
-    if len(image) <= LARGEST:
-        return image
-    return cv2.resize(image, (LARGEST, LARGEST), interpolation=cv2.INTER_AREA).astype(np.float32)
-
-
-def _png(image: NDArray[np.uint8]) -> bytes:
-    """PNG of a gray image or of one in OpenCV's order of colours (blue, green, red)."""
-    return bytes(cv2.imencode(".png", np.ascontiguousarray(image), [cv2.IMWRITE_PNG_COMPRESSION, 9])[1])
-
-
-def _summary(paths: Paths, test: _Test, found: Evaluation, beyond: Comparison) -> EvaluateSummary:
+def _summary(
+    paths: Paths, test: Tested, found: Evaluation, beyond: Comparison, further: Sequence[TaskEvaluation]
+) -> EvaluateSummary:
     def place(path: Any) -> str:
         return str(path.relative_to(paths.workspace).as_posix())
 
@@ -337,4 +276,15 @@ def _summary(paths: Paths, test: _Test, found: Evaluation, beyond: Comparison) -
         metrics=place(paths.metrics),
         packet=place(paths.packet),
         figures=place(paths.evaluation / "figures"),
+        tasks={judged.head.name: _in_words(judged) for judged in further},
     )
+
+
+def _in_words(judged: TaskEvaluation) -> str:
+    """The first metrics of a further task with their intervals, for the terminal."""
+    told = []
+    for name, value in list(judged.metrics.items())[:2]:
+        ends = "" if value.low is None else f" ({value.low:.3g} to {value.high:.3g})"
+        unit = f" {judged.unit(name)}" if judged.unit(name) else ""
+        told.append(f"{judged.title(name)} {'–' if value.value is None else format(value.value, '.3g')}{unit}{ends}")
+    return f"{', '.join(told)}; {judged.images:,} images of {judged.patients:,} patients"

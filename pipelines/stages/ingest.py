@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pipelines import files
+from pipelines import files, label_files
 from pipelines import labels as labels_of
 from pipelines.config import Config, IngestSection
 from pipelines.console import progress
@@ -37,7 +37,7 @@ from pipelines.records import Reason, Task
 class _Labels:
     """A table of labels that was found to be valid before any file is touched."""
 
-    table: labels_of.LabelTable
+    table: label_files.LabelTable
     task: Task
     parsed: list[tuple[labels_of.Label, ...]]
     declared: dict[str, Any] | None
@@ -127,9 +127,9 @@ def _left_out(paths: Paths, label_file: Path | None) -> list[Path]:
 
 
 def _read_labels(path: Path, config: Config) -> _Labels:
-    table = labels_of.read(path, config.ingest)
-    section = config.task if config.task.targets else labels_of.declare(table)
-    declared = None if config.task.targets else section.model_dump(mode="json")
+    table = label_files.read(path, config.ingest)
+    section = config.task if config.task.targets else labels_of.declare(table, config.task)
+    declared = None if config.task.targets else section.model_dump(mode="json", include={"kind", "targets", "classes"})
     return _Labels(table, section.declared(), labels_of.parse(table, section.declared()), declared)
 
 
@@ -196,13 +196,13 @@ def _match(given: _Labels, tally: Tally, rows: Mapping[str, Row], pseudonyms: Ps
     """Join label rows to the images of the data set, by pseudonym, or by file to those of this source."""
     images_of = _lookup(given.table.kind, tally, rows, pseudonyms)
     if given.table.kind == "file":
-        labels_of.refuse_ambiguous(given.table, images_of)
+        label_files.refuse_ambiguous(given.table, images_of)
     return labels_of.match(given.table, given.parsed, images_of)
 
 
 def _lookup(kind: str, tally: Tally, rows: Mapping[str, Row], pseudonyms: Pseudonyms) -> Callable[[str], Iterable[str]]:
     if kind == "file":
-        return labels_of.FileNames(tally.images)
+        return label_files.FileNames(tally.images)
     if kind == "sop_instance_uid":
         return lambda key: [image] if (image := pseudonyms.uid(key)) in rows else []
     by_accession: dict[str, list[str]] = {}

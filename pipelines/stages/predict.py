@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from math import ceil
 from pathlib import Path
@@ -17,7 +17,7 @@ from pipelines.errors import MissingInputError, SourceError
 from pipelines.metrics.thresholds import spelled
 from pipelines.paths import Paths
 from pipelines.processes import cores
-from pipelines.records import Reason, probability_column
+from pipelines.records import CALLED, Reason, class_column, probability_column, value_column
 
 if TYPE_CHECKING:
     from pipelines.inference import Model
@@ -34,7 +34,9 @@ class Prediction:
     Attributes:
         source: the file, as the user named it or as found in a folder that the user named; for the terminal only.
         probabilities: by output; empty for a file that was refused.
-        positive: by output, whether the probability reaches the threshold.
+        positive: by output that has a threshold, whether the probability reaches it.
+        values: by regression task, the value in its unit.
+        classes: by multiclass or ordinal task beside the main one, the class.
         refused: a `Reason` value, or None.
     """
 
@@ -42,6 +44,8 @@ class Prediction:
     probabilities: dict[str, float]
     positive: dict[str, bool]
     refused: str | None
+    values: dict[str, float] = field(default_factory=dict)
+    classes: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,7 @@ class PredictSummary:
         thresholds: probability from which an output counts as positive.
         predictions: one for each file, in order.
         not_dicom: files of the folders that are not DICOM, and were passed over.
+        units: by task beside the main one that answers with a value or a class, the unit, or nothing.
     """
 
     answered_by: str
@@ -61,6 +66,7 @@ class PredictSummary:
     thresholds: dict[str, float]
     predictions: tuple[Prediction, ...]
     not_dicom: int
+    units: dict[str, str] = field(default_factory=dict)
 
     @property
     def answered(self) -> bool:
@@ -79,6 +85,7 @@ class PredictSummary:
     def _rows(self) -> Iterator[str]:
         """A table: a file to a line, with its answers first, since the names have any length."""
         titles = [f"{name} ≥ {spelled(threshold)}" for name, threshold in self.thresholds.items()]
+        titles += [f"{name} ({unit})" if unit else name for name, unit in self.units.items()]
         rows = [titles, *(self._cells(item) for item in self.predictions)]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         for row, name in zip(rows, ["file", *(item.source for item in self.predictions)], strict=True):
@@ -86,8 +93,9 @@ class PredictSummary:
 
     def _cells(self, item: Prediction) -> list[str]:
         if item.refused is not None:
-            return [f"refused: {item.refused}", *[""] * (len(self.thresholds) - 1)]
-        return [f"{spelled(item.probabilities[name])}{' positive' if item.positive[name] else ''}" for name in self.thresholds]
+            return [f"refused: {item.refused}", *[""] * (len(self.thresholds) + len(self.units) - 1)]
+        called = [f"{spelled(item.probabilities[name])}{' positive' if item.positive[name] else ''}" for name in self.thresholds]
+        return [*called, *(item.classes.get(name) or f"{item.values[name]:.4g}" for name in self.units)]
 
 
 def run(config: Config, paths: Paths, sources: Sequence[Path]) -> PredictSummary:
@@ -104,10 +112,11 @@ def run(config: Config, paths: Paths, sources: Sequence[Path]) -> PredictSummary
     with _model(config, paths) as (model, answered_by, reviewed):
         predictions = tuple(_predictions(model, [*wanted, *found], config.prepare.seconds_per_file))
         thresholds = dict(model.card.thresholds)
+        units = {head.name: head.unit for head in model.card.task.also if head.kind not in CALLED}
     # a file that was named is refused aloud, whatever it is
     passed_over = {n for n, item in enumerate(predictions) if n >= len(wanted) and item.refused == Reason.NOT_DICOM.value}
     kept = tuple(item for n, item in enumerate(predictions) if n not in passed_over)
-    return PredictSummary(answered_by, reviewed, thresholds, kept, len(passed_over))
+    return PredictSummary(answered_by, reviewed, thresholds, kept, len(passed_over), units)
 
 
 def _files(sources: Sequence[Path]) -> tuple[list[Path], list[Path]]:
@@ -169,6 +178,12 @@ def _prediction(model: Model, path: Path, row: Mapping[Hashable, Any]) -> Predic
     refused = row["left_out"]
     if refused is not None:
         return Prediction(str(path), {}, {}, refused)
-    outputs = model.card.task.outputs
-    probabilities = {name: float(row[probability_column(name)]) for name in outputs}
-    return Prediction(str(path), probabilities, {name: bool(row[f"positive_{name}"]) for name in outputs}, None)
+    task = model.card.task
+    return Prediction(
+        source=str(path),
+        probabilities={name: float(row[probability_column(name)]) for head in task.heads for name in head.outputs},
+        positive={name: bool(row[f"positive_{name}"]) for name in model.card.thresholds},
+        refused=None,
+        values={head.name: float(row[value_column(head.name)]) for head in task.also if head.kind == "regression"},
+        classes={head.name: str(row[class_column(head.name)]) for head in task.also if head.classes},
+    )

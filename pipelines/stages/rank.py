@@ -29,7 +29,7 @@ from pipelines.models.source_head import source_head
 from pipelines.models.starting import Start
 from pipelines.paths import Paths, weights_folder
 from pipelines.records import Task
-from pipelines.training.assembly import parts
+from pipelines.training.assembly import with_target
 from pipelines.training.batches import Examples
 from pipelines.training.checkpoint import Checkpoint, fingerprint
 from pipelines.training.learn import place
@@ -40,6 +40,7 @@ from pipelines.transfer.transferability import SCORES
 
 PROBE, NEIGHBOURS = ranking.PROBES
 CHANCE = 0.5  # AUROC
+SEVERAL = "its source's classifier says several things of an image at once, and LEEP reads one that decides between classes"
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class Place:
         behind: the best candidate's probe minus this one's, on the same patients.
         tied: whether the interval of that difference holds 0.
         scores: transferability scores, higher is better; None where undefined. They compare candidates, no more.
+        unscored: scores that this candidate cannot have, with the reason.
         seconds: of the pass over the images (0 if its features were kept from before), and of the probes and scores.
     """
 
@@ -64,6 +66,7 @@ class Place:
     behind: dict[str, float | None]
     tied: bool
     scores: dict[str, float | None]
+    unscored: dict[str, str]
     seconds: tuple[float, float]
 
 
@@ -75,6 +78,7 @@ class RankSummary:
         recommended: the candidate whose linear probe is best.
         skipped: candidates that could not be looked at, with the reason.
         result: the file of all figures, relative to the workspace; likewise `features`.
+        tasks_left_out: those beside the main one, by which alone candidates are ranked.
     """
 
     images: int
@@ -84,11 +88,19 @@ class RankSummary:
     skipped: dict[str, str]
     result: str
     features: str
+    tasks_left_out: tuple[str, ...] = ()
 
     def describe(self) -> str:
         ties = [place.candidate for place in self.places[1:] if place.tied]
         tied = f"; not to be told apart from it: {escape(', '.join(ties))}" if ties else ""
         left = "".join(f"\nleft out {escape(name)}: {escape(reason)}" for name, reason in self.skipped.items())
+        left += "".join(
+            f"\nno {score} for {escape(place.candidate)}: {reason}"
+            for place in self.places
+            for score, reason in place.unscored.items()
+        )
+        if self.tasks_left_out:
+            left += f"\nranked by the main task alone, not by {escape(', '.join(self.tasks_left_out))}"
         blind = (self.places[0].probe["low"] or 0) <= CHANCE
         doubt = "\n[yellow]not even its features surely tell the label[/yellow]: trained whole, a network may" if blind else ""
         return (
@@ -106,6 +118,7 @@ class _Seen:
 
     features: NDArray[np.float64]
     ranked: ranking.Ranked
+    unscored: dict[str, str]
     seconds: tuple[float, float]
 
 
@@ -120,8 +133,9 @@ def run(config: Config, paths: Paths) -> RankSummary:
         WeightsError: the weights of a candidate that was named are missing, or do not fit.
         TrainingError: no candidate's weights are here, or a class has too few patients to hold some out.
     """
-    task, settings = config.task.declared(), config.rank
-    rows, examples = _train_part(paths, task, settings)
+    declared, settings = config.task.declared(), config.rank
+    task = declared.main
+    rows, examples = _train_part(config, paths, task)
     seen: dict[str, _Seen] = {}
     skipped: dict[str, str] = {}
     with console.progress() as progress:
@@ -143,6 +157,7 @@ def run(config: Config, paths: Paths) -> RankSummary:
         places=places,
         recommended=places[0].candidate,
         skipped=skipped,
+        tasks_left_out=tuple(head.title for head in declared.also),
         result=result.relative_to(paths.workspace).as_posix(),
         features=features.relative_to(paths.workspace).as_posix(),
     )
@@ -150,9 +165,10 @@ def run(config: Config, paths: Paths) -> RankSummary:
     return summary
 
 
-def _train_part(paths: Paths, task: Task, settings: RankSection) -> tuple[pd.DataFrame, Examples]:
-    """Labelled images of the train part, of whole patients drawn at random up to `max_images`."""
-    part, _ = parts(paths, task, ArrayStore(paths.prepared))
+def _train_part(config: Config, paths: Paths, task: Task) -> tuple[pd.DataFrame, Examples]:
+    """Labelled images of the train part, of whole patients drawn at random up to `max_images`; none of a hospital to adapt to."""
+    settings = config.rank
+    part, _, _ = with_target(config.train, paths, task, ArrayStore(paths.prepared))
     known: NDArray[np.bool_] = np.any(~np.isnan(part.examples.labels), axis=1)
     counts = part.rows.loc[known, "patient"].value_counts()
     order = np.random.default_rng(settings.seed).permutation(sorted(counts.index))
@@ -205,8 +221,11 @@ def _look(
     exclusive = task.kind == "multiclass"
     known = probes.Examples(features, examples.labels.astype(np.float64), examples.grouped(), exclusive)
     found = Found(start.passport, weights_folder() / start.passport.file) if start.passport else None
-    ranked = ranking.judge(known, source_head(found, network.width) if found else None)
-    return _Seen(features, ranked, (len(rows) / speed if speed else 0.0, time.perf_counter() - began))
+    several = found is not None and found.passport.multi_label
+    ranked = ranking.judge(known, source_head(found, network.width) if found and not several else None)
+    return _Seen(
+        features, ranked, {"leep": SEVERAL} if several else {}, (len(rows) / speed if speed else 0.0, time.perf_counter() - began)
+    )
 
 
 def _identity(candidate: str, start: Start, rows: pd.DataFrame, paths: Paths, settings: RankSection) -> str:
@@ -253,6 +272,7 @@ def _places(
             behind=standing.behind.to_dict(),
             tied=standing.tied,
             scores=dict(seen[standing.name].ranked.scores),
+            unscored=seen[standing.name].unscored,
             seconds=seen[standing.name].seconds,
         )
         for standing in probed

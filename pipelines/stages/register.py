@@ -84,8 +84,7 @@ class _Findings:
 
     @property
     def task(self) -> Task:
-        task = self.card["task"]
-        return Task(task["kind"], tuple(task["targets"]), tuple(task["classes"]))
+        return Task.from_dict(self.card["task"])
 
 
 def run(config: Config, paths: Paths) -> RegisterSummary:
@@ -151,6 +150,8 @@ def _findings(paths: Paths) -> _Findings:
         split=split,
         shortcut=metrics["shortcuts"]["best"],
         shortcut_gain_low=metrics["shortcuts"]["gain"]["low"],
+        shortcut_gains_low={name: known["gain"]["low"] for name, known in metrics["shortcuts"]["outputs"].items()},
+        shortcut_alarm=metrics["shortcuts"]["alarm"],
         shortcut_alarms=metrics["shortcuts"]["alarms"],
     )
     policy = load_policy(paths.policy)
@@ -257,12 +258,20 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def _metrics(metrics: Mapping[str, Any]) -> Iterator[tuple[str, float | None]]:
-    """`auroc`, `auroc_low`, `auroc_high`, … for the mean over the outputs, and the same as `NAME/auroc`, … for each."""
+    """`auroc`, `auroc_low`, `auroc_high`, … for the mean over the outputs, and the same as `NAME/auroc`, … for each.
+
+    Of a task beside the main one likewise by the name of the task, with its outputs as `TASK/OUTPUT/…`.
+    """
     yield from (("test_images", metrics["images"]), ("test_patients", metrics["patients"]))
     for name in ("auroc", "gain"):
         interval = metrics["shortcuts"][name]
         yield from ((f"shortcut_{name}{end}", interval[key]) for end, key in (("", "value"), ("_low", "low"), ("_high", "high")))
-    for prefix, group in (("", metrics["macro"]), *((f"{name}/", group) for name, group in metrics["outputs"].items())):
+    groups = {"": metrics["macro"], **{f"{name}/": group for name, group in metrics["outputs"].items()}}
+    for task, judged in metrics.get("tasks", {}).items():
+        groups[f"{task}/"] = judged["metrics"]
+        if len(judged.get("outputs", {})) > 1:
+            groups |= {f"{task}/{name}/": group for name, group in judged["outputs"].items()}
+    for prefix, group in groups.items():
         for name, value in group.items():
             if isinstance(value, Mapping):
                 yield prefix + name, value["value"]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -12,10 +10,8 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from rich.markup import escape
-from rich.progress import Progress, TaskID
-from rich.table import Table
 
-from pipelines import __version__, console, files
+from pipelines import __version__, files
 from pipelines.config import Config, TrainSection
 from pipelines.inference import Model, ModelCard
 from pipelines.metrics.thresholds import choose, spelled
@@ -23,13 +19,20 @@ from pipelines.models import heads
 from pipelines.models.starting import Start
 from pipelines.paths import Paths
 from pipelines.quality.leakage import split_sha256
-from pipelines.records import Task, label_column, probability_column
+from pipelines.records import CALLED, Task, label_column, probability_column
+from pipelines.training import adaptation_outcome
+from pipelines.training.adaptation_outcome import HeldOut
+from pipelines.training.answers import columns
 from pipelines.training.assembly import Assembly, Part, assemble
-from pipelines.training.batches import in_order
+from pipelines.training.batches import Examples, in_order
 from pipelines.training.checkpoint import Checkpoint, fingerprint
+from pipelines.training.joint import apart, scales
 from pipelines.training.learn import learn
-from pipelines.training.listener import Epoch, Listener, Step
+from pipelines.training.listener import Listener
 from pipelines.training.loop import Fitted
+from pipelines.training_display import displayed
+from pipelines.transfer.adaptation import METHODS
+from pipelines.transfer.guard import HELPED, Judgement, Looks
 from pipelines.transfer.strategies import STRATEGIES, Plan
 
 # settings of `train` that the model card repeats
@@ -46,12 +49,14 @@ class TrainSummary:
 
     Attributes:
         weights: name of the weight passport, or None from scratch.
-        epochs: how many were trained, of which `best_epoch` was kept.
-        validation_auroc: mean over the outputs, of the best epoch.
+        epochs: how many were trained, of which `best_epoch` was kept; 0 is the probe that a training began at.
+        validation_auroc: mean over the outputs, of the best epoch; of several tasks the mean score (`training.judging`).
         trainable: parameters that learned, of `parameters`.
         images_per_second: on the wall clock; of the backbone's pass for cached features.
         resumed_from_epoch: the last epoch of an interrupted run, or None.
         thresholds: of each output.
+        adaptation: whether it helped the target, then the signs that it does not; empty without one.
+        score: what `validation_auroc` is, in words.
     """
 
     backbone: str
@@ -65,18 +70,30 @@ class TrainSummary:
     images_per_second: float
     resumed_from_epoch: int | None
     thresholds: dict[str, float]
+    adaptation: tuple[str, ...] = ()
+    score: str = "AUROC"
 
     def describe(self) -> str:
         start = f"weights {self.weights}" if self.weights else "random weights"
         resumed = f", resumed after epoch {self.resumed_from_epoch}" if self.resumed_from_epoch else ""
+        kept = f"at epoch {self.best_epoch} of {self.epochs}"
+        if not self.best_epoch:
+            kept = f"of the probe at its start, which none of {self.epochs} epochs bettered"
         thresholds = ", ".join(f"{escape(name)} {spelled(value)}" for name, value in self.thresholds.items())
         return (
             f"[bold]{self.backbone}[/bold] from {start}, {STRATEGIES[self.strategy].describes} ({self.strategy})\n"
             f"{self.trainable:,} of {self.parameters:,} parameters learned, {self.images_per_second:,.0f} images/s\n"
-            f"validation AUROC [bold]{self.validation_auroc:.3f}[/bold] "
-            f"at epoch {self.best_epoch} of {self.epochs}{resumed}\n"
-            f"thresholds: {thresholds}"
+            f"validation {self.score} [bold]{self.validation_auroc:.3f}[/bold] "
+            f"{kept}{resumed}\n"
+            f"thresholds: {thresholds}{self._adapted()}"
         )
+
+    def _adapted(self) -> str:
+        if not self.adaptation:
+            return ""
+        verdict, *signs = (escape(line) for line in self.adaptation)
+        colour = "green" if verdict.startswith(HELPED) else "yellow"
+        return "\n".join([f"\nadaptation [{colour}]{verdict}[/{colour}]", *(f"  {sign}" for sign in signs)])
 
 
 def run(config: Config, paths: Paths, listener: Listener | None = None) -> TrainSummary:
@@ -88,20 +105,83 @@ def run(config: Config, paths: Paths, listener: Listener | None = None) -> Train
         WeightsError: the pretrained weights are missing, altered, or do not fit.
         TrainingError: the parts cannot be learnt from, or the loss is not finite.
     """
-    assembled = assemble(config, paths)
-    network, train, validation = assembled.started.network, assembled.train, assembled.validation
-    checkpoint = Checkpoint(paths.checkpoint, _fingerprint(config, paths, assembled.started))
-    with _display(listener) as watching:
+    with displayed(listener, config.task.declared().score) as watching:
+        before = _control(config, paths, watching) if adaptation_outcome.wants_control(config.train) else None
+        assembled = assemble(config, paths)
+        network, train, validation = assembled.started.network, assembled.train, assembled.validation
+        checkpoint = Checkpoint(paths.checkpoint, _fingerprint(config, paths, assembled.started))
         if assembled.recommended:
             watching.noted(assembled.recommended)
-        watching.planned(assembled.plan)
-        parts = (train.examples, validation.examples)
-        fitted = learn(network, assembled.plan, assembled.task, *parts, assembled.settings, watching, checkpoint)
-    training = {**_counts(train, validation), **_outcome(fitted), "split_sha256": _split_sha256(paths)}
-    card = _card(assembled, training)
-    model = _write(Model(card, network.eval(), assembled.device), fitted, validation, assembled.settings, paths)
+        if assembled.target:
+            watching.noted(assembled.target.describe(assembled.settings.adaptation.method))
+        fitted = _learn(assembled, watching, checkpoint, assembled.target.learnt.examples if assembled.target else None)
+        training = {**_counts(train, validation), **_outcome(fitted, assembled.task), "split_sha256": _split_sha256(paths)}
+        learned = Model(_card(assembled, training), network.eval(), assembled.device)
+        said = _answers(learned, validation)
+        adaptation = _adapted(assembled, before)
+    training |= _told(adaptation, assembled)
+    model = replace(learned, card=replace(learned.card, training=training))
+    answers = _answers(model, validation) if adaptation_outcome.acts_afterwards(assembled.settings) else said
+    model = _write(model, fitted, validation, (said, answers), assembled.settings, paths)
+    _control_checkpoint(paths).remove()
     checkpoint.remove()
-    return _summary(assembled.settings, assembled.plan, fitted, model)
+    return _summary(assembled.settings, assembled.plan, fitted, model, adaptation)
+
+
+def _learn(assembled: Assembly, watching: Listener, checkpoint: Checkpoint, target: Examples | None) -> Fitted:
+    network, parts = assembled.started.network, (assembled.train.examples, assembled.validation.examples)
+    watching.planned(assembled.plan)
+    return learn(network, assembled.plan, assembled.task, *parts, assembled.settings, watching, checkpoint, target)
+
+
+def _control(config: Config, paths: Paths, watching: Listener) -> Looks:
+    """What the same training without adaptation makes of the held-out images; its network is given up for the adapted one."""
+    assembled = assemble(config, paths)
+    watching.noted("control: the same training without adaptation")
+    checkpoint = _control_checkpoint(paths, _fingerprint(config, paths, assembled.started))
+    _learn(assembled, watching, checkpoint, None)
+    held_out = _held_out(assembled)
+    return adaptation_outcome.look(assembled.started.network, assembled.task, *held_out, assembled.settings.batch_size)
+
+
+def _control_checkpoint(paths: Paths, identity: str = "") -> Checkpoint:
+    return Checkpoint(paths.checkpoint / "control", identity)
+
+
+def _adapted(assembled: Assembly, before: Looks | None) -> Judgement | None:
+    """Finish the adaptation, if there is one, and judge it."""
+    if assembled.target is None:
+        return None
+    network, task, target = assembled.started.network, assembled.task, assembled.target.learnt.examples
+    labels = task.matrix(assembled.train.rows)
+    return adaptation_outcome.finish(network, task, assembled.settings, _held_out(assembled), target, labels, before)
+
+
+def _held_out(assembled: Assembly) -> tuple[HeldOut, HeldOut]:
+    """Validation images of the source, and those of the target that are held out."""
+    task, target = assembled.task, assembled.target
+    parts = (assembled.validation, target.held_out if target else assembled.validation)
+    source, other = (HeldOut(part.examples, task.matrix(part.rows), part.rows["patient"].to_numpy()) for part in parts)
+    return source, other
+
+
+def _told(adaptation: Judgement | None, assembled: Assembly) -> dict[str, Any]:
+    """What the model card says of an adaptation, if there was one: what was looked at, and whether it helped."""
+    section, target = assembled.settings.adaptation, assembled.target
+    if adaptation is None or target is None or section.method is None:
+        return {}
+    method = METHODS[section.method]
+    facts = {
+        "method": section.method,
+        "describes": method.describes,
+        "source": method.source,
+        **({"weight": section.weight or method.weight} if method.in_steps else {}),
+        "sites": list(section.sites),
+        "learnt_images": len(target.learnt.rows),
+        "learnt_patients": int(target.learnt.rows["patient"].nunique()),
+        "images_of_test_patients_left_alone": target.tested,
+    }
+    return {"adaptation": {**facts, **adaptation.to_dict()}}
 
 
 def _fingerprint(config: Config, paths: Paths, started: Start) -> str:
@@ -136,6 +216,7 @@ def _card(assembled: Assembly, training: dict[str, Any]) -> ModelCard:
         thresholds={},
         training=training,
         head=heads.describe(started.network.head),
+        scales=scales(assembled.task, assembled.train.examples.labels),
     )
 
 
@@ -149,122 +230,79 @@ def _counts(train: Part, validation: Part) -> dict[str, Any]:
     return {name: len(part.examples.labelled()) for name, part in parts.items()}
 
 
-def _outcome(fitted: Fitted) -> dict[str, Any]:
+def _outcome(fitted: Fitted, task: Task) -> dict[str, Any]:
     return {
-        "epochs": len(fitted.history),
+        "epochs": fitted.history[-1].epoch,
         "best_epoch": fitted.best_epoch,
-        "validation_auroc": fitted.validation_auroc,
+        task.score_name: fitted.validation_auroc,
         **fitted.details,
     }
 
 
-def _write(model: Model, fitted: Fitted, validation: Part, settings: TrainSection, paths: Paths) -> Model:
-    """Choose the thresholds, and write the history, the validation predictions, the weights and the card."""
-    task, examples, point = model.card.task, validation.examples, settings.operating_point
-    scores = np.concatenate(
+def _answers(model: Model, part: Part) -> NDArray[np.float32]:
+    """What the model says of a part as it is now, (images, all answers)."""
+    examples = part.examples
+    return np.concatenate(
         [
-            model.probabilities(examples.store.take(examples.shards[some], examples.rows[some]))
+            model.everything(examples.store.take(examples.shards[some], examples.rows[some]))
             for some in in_order(len(examples), IMAGES_AT_ONCE)
         ]
     )
+
+
+def _write(
+    model: Model,
+    fitted: Fitted,
+    validation: Part,
+    told: tuple[NDArray[np.float32], NDArray[np.float32]],
+    settings: TrainSection,
+    paths: Paths,
+) -> Model:
+    """Choose the thresholds, and write the history, the validation predictions, the weights and the card.
+
+    Args:
+        told: what the network said of the validation part when it had learned, by which thresholds are chosen, and what it says
+            now; with AdaBN the first is by the statistics of the source, whose images these are.
+    """
+    task, examples, point, (said, answers) = model.card.task, validation.examples, settings.operating_point, told
     thresholds = {
-        name: choose(examples.labels[:, number], scores[:, number], point.rule, point.value)
+        name: choose(examples.labels[:, number], said[:, number], point.rule, point.value)
         for number, name in enumerate(task.outputs)
     }
+    for (head, own), labels in zip(task.further(said), apart(task, examples.labels)[1:], strict=True):
+        if head.kind in CALLED:
+            for name, known, scores in zip(head.outputs, labels.T, own.T, strict=True):
+                thresholds[name] = choose(known, scores, point.rule, point.value)
     history = pd.DataFrame([asdict(epoch) for epoch in fitted.history])
     files.write_text(paths.model / "history.csv", history.to_csv(index=False))
-    files.write_table(paths.model / "validation.parquet", _predictions(validation, scores, task))
+    files.write_table(paths.model / "validation.parquet", _predictions(validation, answers, task))
     return replace(model, card=replace(model.card, thresholds=thresholds)).write(paths.model)
 
 
-def _predictions(part: Part, scores: NDArray[np.float32], task: Task) -> pd.DataFrame:
-    columns: dict[str, Any] = {name: part.rows[name].to_numpy() for name in ("image", "patient", "part")}
+def _predictions(part: Part, answers: NDArray[np.float32], task: Task) -> pd.DataFrame:
+    found: dict[str, Any] = {name: part.rows[name].to_numpy() for name in ("image", "patient", "part")}
     for number, name in enumerate(task.outputs):
-        columns[probability_column(name)] = scores[:, number]
-        columns[label_column(name)] = part.examples.labels[:, number]
-    return pd.DataFrame(columns)
+        found[probability_column(name)] = answers[:, number]
+        found[label_column(name)] = part.examples.labels[:, number]
+    for head, own in task.further(answers):
+        found |= columns(head, own, {}, np.ones(len(own), bool))
+        found |= {label_column(target): part.rows[target].to_numpy() for target in head.targets}
+    return pd.DataFrame(found)
 
 
-def _summary(settings: TrainSection, planned: Plan, fitted: Fitted, model: Model) -> TrainSummary:
+def _summary(settings: TrainSection, planned: Plan, fitted: Fitted, model: Model, adaptation: Judgement | None) -> TrainSummary:
     return TrainSummary(
         backbone=settings.backbone,
         strategy=settings.strategy.name,
         weights=model.card.passport.name if model.card.passport else None,
         best_epoch=fitted.best_epoch,
-        epochs=len(fitted.history),
+        epochs=fitted.history[-1].epoch,
         validation_auroc=fitted.validation_auroc,
         trainable=planned.trained,
         parameters=planned.parameters,
         images_per_second=fitted.images_per_second,
         resumed_from_epoch=fitted.resumed_from,
         thresholds=dict(model.card.thresholds),
+        score=model.card.task.score,
+        adaptation=(adaptation.says, *adaptation.warnings) if adaptation else (),
     )
-
-
-@contextmanager
-def _display(listener: Listener | None) -> Iterator[Listener]:
-    """The listener given, or one that shows the training in the terminal."""
-    if listener is not None:
-        yield listener
-        return
-    with console.progress() as progress:
-        yield Display(progress)
-
-
-class Display:
-    """Shows a training: the layer groups before it, a progress bar with images/s and rates, each epoch's validation."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        self._task: TaskID | None = None
-        self._names: tuple[str, ...] = ()
-
-    def planned(self, plan: Plan) -> None:
-        self._names = tuple(group.name for group in plan.groups)
-        self._progress.console.print(layer_table(plan))
-
-    def noted(self, text: str) -> None:
-        self._progress.console.print(text)
-
-    def extracting(self, done: int, total: int) -> None:
-        if self._task is None:
-            self._task = self._progress.add_task("features", total=total, note="")
-        self._progress.update(self._task, completed=done)
-        if done == total:
-            self._task = None
-
-    def epoch_started(self, epoch: int, epochs: int, images: int) -> None:
-        self._task = self._progress.add_task(f"epoch {epoch}/{epochs}", total=images, note="")
-
-    def stepped(self, step: Step) -> None:
-        if self._task is not None:
-            rates = " ".join(f"{name} {rate:.0e}" for name, rate in zip(self._names, step.learning_rates, strict=True) if rate)
-            self._progress.update(self._task, advance=step.images, note=f"loss {step.loss:.3f}  {rates}")
-
-    def epoch_ended(self, epoch: Epoch, *, best: bool) -> None:
-        """Leave one line of the epoch; its bar goes, so that a long training does not outgrow the terminal."""
-        if self._task is not None:
-            self._progress.remove_task(self._task)
-            self._task = None
-        mark = " [green]best[/green]" if best else ""
-        self._progress.console.print(
-            f"epoch {epoch.epoch:>3}  train loss {epoch.train_loss:.3f}  validation loss {epoch.validation_loss:.3f}  "
-            f"validation AUROC {epoch.validation_auroc:.3f}{mark}"
-        )
-
-
-def layer_table(plan: Plan) -> Table:
-    """The layer groups of a plan, from stem to head, as a table for the terminal."""
-    later = any(group.from_epoch > 1 for group in plan.groups)
-    columns = ("layer group", "parameters", "learn", "batch norm", "learning rate", *(("from epoch",) if later else ()))
-    table = Table(*columns, title=f"strategy {plan.strategy}")
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for group in plan.groups:
-        rate = f"{group.learning_rate:.1e}" if group.learning_rate else "–"
-        learns = f"{group.trained:,}" if group.trained else "frozen"
-        row = (group.name, f"{group.parameters:,}", learns, group.batch_norm or "–", rate)
-        table.add_row(*row, *([str(group.from_epoch)] * later))
-    table.add_section()
-    table.add_row("all", f"{plan.parameters:,}", f"{plan.trained:,}", plan.batch_norm, "")
-    return table

@@ -18,9 +18,10 @@ from pipelines.models.device import choose_device
 from pipelines.models.starting import SCRATCH, Start
 from pipelines.paths import Paths
 from pipelines.records import Task
+from pipelines.training import target_hospital
 from pipelines.training.batches import Examples
 from pipelines.training.learn import place
-from pipelines.transfer import recommendation
+from pipelines.transfer import adaptation, recommendation
 from pipelines.transfer.strategies import STRATEGIES, Plan, plan
 
 
@@ -33,6 +34,28 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Target:
+    """The hospital to adapt to.
+
+    Attributes:
+        learnt: what is looked at in training, without labels.
+        held_out: what is looked at to judge whether it helped, with labels where there are some.
+        tested: images of patients of the test part, which are left alone.
+    """
+
+    learnt: Part
+    held_out: Part
+    tested: int
+
+    def describe(self, method: str | None) -> str:
+        learnt, held_out = (
+            f"{len(part.rows):,} images of {part.rows['patient'].nunique():,} patients" for part in (self.learnt, self.held_out)
+        )
+        alone = f", {self.tested:,} of test patients left alone" if self.tested else ""
+        return f"adaptation by {method} to {learnt}, whose labels are not looked at; {held_out} held out to judge{alone}"
+
+
+@dataclass(frozen=True)
 class Assembly:
     """Everything that a training needs.
 
@@ -42,6 +65,7 @@ class Assembly:
         recipe: by which the images were prepared.
         started: the network, on its device, and where its weights come from.
         plan: of the strategy for that network; not in effect yet.
+        target: of the adaptation that `train.adaptation` asks for, or None; none of its images is in the other two parts.
     """
 
     task: Task
@@ -53,6 +77,7 @@ class Assembly:
     started: Start
     plan: Plan
     device: torch.device
+    target: Target | None = None
 
 
 def assemble(config: Config, paths: Paths) -> Assembly:
@@ -65,13 +90,30 @@ def assemble(config: Config, paths: Paths) -> Assembly:
         TrainingError: the parts of the split are not prepared, or a target is not in the label table.
     """
     task, store = config.task.declared(), ArrayStore(paths.prepared)
-    train, validation = parts(paths, task, store)
-    settings, line = _settled(config.train, train.examples)
+    train, validation, target = with_target(config.train, paths, task, store)
+    settings, line = settled(config.train, train.examples, task)
+    settings = adaptation.settled(settings)
     device = choose_device(settings.device)
-    started = _started(settings, task, store.recipe.size)
+    started = started_network(settings, task, store.recipe.size)
     place(started.network, device)
+    adaptation.check_network(settings, started.network)
     planned = plan(started.network, settings.strategy)
-    return Assembly(task, settings, line, store.recipe, train, validation, started, planned, device)
+    adaptation.check_plan(settings, planned)
+    return Assembly(task, settings, line, store.recipe, train, validation, started, planned, device, target)
+
+
+def with_target(settings: TrainSection, paths: Paths, task: Task, store: ArrayStore) -> tuple[Part, Part, Target | None]:
+    """The train and the validation part without images of the hospital to adapt to, and that hospital, if there is one.
+
+    Raises:
+        ConfigurationError: there is no such hospital, or no other one with labels; else as for `parts`.
+    """
+    train, validation = parts(paths, task, store)
+    if settings.adaptation.method is None:
+        return train, validation, None
+    target, images = _target(settings, paths, task, store)
+    train, validation = (_part(part.rows[~part.rows["image"].isin(images)], task, store) for part in (train, validation))
+    return train, validation, target
 
 
 def parts(paths: Paths, task: Task, store: ArrayStore) -> tuple[Part, Part]:
@@ -84,10 +126,8 @@ def parts(paths: Paths, task: Task, store: ArrayStore) -> tuple[Part, Part]:
     split = files.read_table(paths.split, made_by="split")[["image", "part"]]
     index = files.read_table(paths.index, made_by="prepare")[["image", "patient", "shard", "row"]]
     labels = files.read_table(paths.labels, made_by="ingest")
-    if absent := [target for target in task.targets if target not in labels.columns]:
-        raise TrainingError(
-            f"labels: expected columns {', '.join(task.targets)}, {', '.join(absent)} not there; see task.targets"
-        )
+    if absent := [target for target in task.labels if target not in labels.columns]:
+        raise TrainingError(f"labels: expected columns {', '.join(task.labels)}, {', '.join(absent)} not there; see task.targets")
     rows = split.merge(index, on="image", validate="1:1").merge(labels, on="image", validate="1:1")
     if len(rows) != len(split) or (rows["shard"] < 0).any():
         raise TrainingError(
@@ -102,19 +142,34 @@ def parts(paths: Paths, task: Task, store: ArrayStore) -> tuple[Part, Part]:
 def _part(rows: pd.DataFrame, task: Task, store: ArrayStore) -> Part:
     shards, places = rows["shard"].to_numpy(np.int64), rows["row"].to_numpy(np.int64)
     patients = pd.factorize(rows["patient"])[0].astype(np.int64)
-    return Part(rows, Examples(store, shards, places, task.matrix(rows), patients))
+    return Part(rows, Examples(store, shards, places, task.everything(rows), patients))
 
 
-def _settled(settings: TrainSection, train: Examples) -> tuple[TrainSection, str | None]:
+def _target(settings: TrainSection, paths: Paths, task: Task, store: ArrayStore) -> tuple[Target, set[str]]:
+    """The hospital to adapt to, without labels but for judging, and all its images, so that none counts as another's."""
+    index = files.read_table(paths.index, made_by="prepare")
+    labels = files.read_table(paths.labels, made_by="ingest")
+    split = files.read_table(paths.split, made_by="split")
+    chosen = target_hospital.choose(settings.adaptation, index, split, settings.seed)
+    unknown = labels.iloc[:0]
+    learnt, held_out = (
+        _part(rows[["image", "patient", "shard", "row"]].merge(known, on="image", how="left"), task, store)
+        for rows, known in ((chosen.learnt, unknown), (chosen.held_out, labels))
+    )
+    return Target(learnt, held_out, chosen.tested), chosen.images
+
+
+def settled(settings: TrainSection, train: Examples, task: Task) -> tuple[TrainSection, str | None]:
     """The settings with a strategy of the table, and why, where it was left to the data."""
     if settings.strategy.name != recommendation.RECOMMENDED:
         return settings, None
-    found = recommendation.fingerprint(train.labels, train.grouped(), pretrained=settings.weights != SCRATCH)
+    main = train.labels[:, : len(task.columns)]
+    found = recommendation.fingerprint(main, train.grouped(), pretrained=settings.weights != SCRATCH)
     answer = recommendation.recommend(settings.strategy, found)
     return settings.model_copy(update={"strategy": answer.settings}), answer.line
 
 
-def _started(settings: TrainSection, task: Task, size: int) -> Start:
+def started_network(settings: TrainSection, task: Task, size: int) -> Start:
     """The network with the weights that the configuration names, or, from scratch, with seeded random ones."""
     backbones.check_size(settings.backbone, size)
     pretrained = STRATEGIES[settings.strategy.name].pretrained
@@ -124,4 +179,4 @@ def _started(settings: TrainSection, task: Task, size: int) -> Start:
             "set train.strategy.name=scratch"
         )
     weights = settings.weights if pretrained else SCRATCH
-    return starting.start(settings.backbone, weights, outputs=len(task.outputs), dropout=settings.dropout, seed=settings.seed)
+    return starting.start(settings.backbone, weights, outputs=task.width, dropout=settings.dropout, seed=settings.seed)

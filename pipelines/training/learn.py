@@ -15,15 +15,17 @@ from pipelines.errors import ConfigurationError, TrainingError
 from pipelines.models import heads
 from pipelines.models.backbones import Network
 from pipelines.records import Task
+from pipelines.training.adaptation_steps import adaptation
 from pipelines.training.batches import Examples, even
 from pipelines.training.checkpoint import Checkpoint, Saved
+from pipelines.training.joint import Objective, loss_of, require_judgeable
 from pipelines.training.judging import judge
 from pipelines.training.listener import Epoch, Listener
 from pipelines.training.loop import Fitted, fit
-from pipelines.training.loss import Loss, loss_for
+from pipelines.training.loss import Loss
 from pipelines.training.material import Features, Images, Material, extract
 from pipelines.training.numerics import deterministic, precision_for
-from pipelines.transfer import adapters, probes, strategies
+from pipelines.transfer import adapters, checks, probes, strategies
 from pipelines.transfer.batch_norm import adapt, batch_norms
 from pipelines.transfer.probes import Solved
 from pipelines.transfer.stochastic_depth import set_stochastic_depth
@@ -47,7 +49,7 @@ class Ready:
 
     train: Material
     validation: Material
-    loss: Loss
+    loss: Objective
     solved: Solved | None
     images_per_second: float
     finish: Callable[[], None]
@@ -62,6 +64,7 @@ def learn(
     settings: TrainSection,
     listener: Listener,
     checkpoint: Checkpoint | None = None,
+    target: Examples | None = None,
 ) -> Fitted:
     """Train `network`, which is on its device, as `plan` says, and leave the best epoch's weights in it.
 
@@ -69,18 +72,27 @@ def learn(
     head's bias in the end, so that probabilities are those of the training prevalence, and calibrated as far as training goes.
     Adapters are merged, so that the network is plain again.
 
+    Args:
+        target: images of the hospital to adapt to, whose labels are not looked at; for methods that do so in steps.
+
     Raises:
         ConfigurationError: a regulariser that the strategy has no use for, or that the network has no place for.
         TrainingError: a part holds no labelled image, an output has one class only, or the loss is not finite.
     """
     ready = prepare(network, plan, task, train, validation, settings, listener, checkpoint)
+    if unused := checks.unused(plan, settings):
+        listener.noted(unused)
     if plan.solved and ready.solved:
         fitted = _judged(network, plan, ready.solved, ready, settings, listener)
     else:
-        fitted = fit(network, plan, ready.train, ready.validation, ready.loss, settings, listener, checkpoint)
+        begun = ready.solved.loss if ready.solved else None
+        beside = adaptation(settings, target, network)
+        fitted = fit(network, plan, ready.train, ready.validation, ready.loss, settings, listener, checkpoint, begun, beside)
     ready.finish()
     if ready.solved:
         fitted = replace(fitted, details={**fitted.details, "classifier": dict(ready.solved.details)})
+    if not fitted.best_epoch:
+        listener.noted(f"no epoch was better on validation than the {plan.classifier} that training began at, which is kept")
     return replace(fitted, images_per_second=ready.images_per_second) if plan.cached else fitted
 
 
@@ -95,11 +107,12 @@ def prepare(
     checkpoint: Checkpoint | None = None,
 ) -> Ready:
     """Put the plan into effect, up to where the network can learn in steps; arguments and errors as for `learn`."""
-    _check(plan, settings)
+    _check(plan, settings, task)
     _tell_of_late_groups(plan, settings, listener)
     train, validation = (_labelled(name, part) for name, part in (("train", train), ("validation", validation)))
     weighting, smoothing = settings.class_weighting, settings.label_smoothing
-    loss = loss_for(task, train.labels, weighting, smoothing=smoothing, soft=settings.mixup > 0)
+    loss = loss_of(task, train.labels, weighting, smoothing=smoothing, soft=settings.mixup > 0)
+    require_judgeable(task, validation.labels)
     if settings.stochastic_depth is not None:
         set_stochastic_depth(network, settings.stochastic_depth)
     if plan.batch_norm == "adaptive":
@@ -112,12 +125,16 @@ def prepare(
         features, speed = extract(network, (train, validation), settings.batch_size, listener, checkpoint)
         if plan.classifier in STEPWISE:
             return _stepwise(network, plan, features, loss, speed)
+        loss = cast(Loss, loss)  # a solver finds the head of one classification
         solved = _solved(network, plan, features[0], train, loss, settings, listener, checkpoint)
-    network.head = solved.head.to(device)
+        network.head = solved.head.to(device)
+        shifted = loss if solved.shifted else replace(loss, weights=None)
+        if np.isnan(solved.loss):  # no patients could be held out
+            own, _ = judge(network.head, features[0], shifted, settings.batch_size, precision_for(plan, settings))
+            solved = replace(solved, loss=own)
     if not plan.cached:
         strategies.apply(network, plan, settings.seed)  # of the new head, too
         return replace(_on_images(network, plan, (train, validation), loss, settings), solved=solved)
-    shifted = loss if solved.shifted else replace(loss, weights=None)
     return Ready(features[0], features[1], shifted, solved, speed, lambda: _finish(network, plan, shifted))
 
 
@@ -128,7 +145,7 @@ def _labelled(name: str, part: Examples) -> Examples:
     return known
 
 
-def _on_images(network: Network, plan: Plan, parts: tuple[Examples, Examples], loss: Loss, settings: TrainSection) -> Ready:
+def _on_images(network: Network, plan: Plan, parts: tuple[Examples, Examples], loss: Objective, settings: TrainSection) -> Ready:
     device = next(network.parameters()).device
     train, validation = (Images(part, settings.augment, device) for part in parts)
     return Ready(train, validation, loss, None, 0.0, lambda: _finish(network, plan, loss))
@@ -149,8 +166,14 @@ def place(network: Network, device: torch.device) -> Network:
     return network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
-def _check(plan: Plan, settings: TrainSection) -> None:
-    """Refuse what works on steps where there are none, and on blocks that do not learn."""
+def _check(plan: Plan, settings: TrainSection, task: Task) -> None:
+    """Refuse what works on steps where there are none, on blocks that do not learn, and a solver for several tasks."""
+    if task.also and plan.classifier is not None and plan.classifier not in STEPWISE:
+        remedy = "train.strategy.classifier: linear or mlp" if plan.cached else "another strategy, e.g. differential"
+        raise ConfigurationError(
+            f"params.yaml train.strategy: expected one that learns in steps for a task with further ones (task.also), got "
+            f"{plan.strategy} with {plan.classifier}, which a solver finds for one classification; choose {remedy}"
+        )
     if settings.stochastic_depth and not any(group.learning_rate for group in plan.groups[:-1]):
         raise ConfigurationError(
             f"params.yaml train.stochastic_depth: expected null or 0 for {plan.strategy}, whose backbone does not learn, "
@@ -185,7 +208,7 @@ def _statistics(network: Network) -> dict[str, Tensor]:
     return {f"{number}.{name}": buffer for number, norm in norms for name, buffer in norm.named_buffers(recurse=False)}
 
 
-def _stepwise(network: Network, plan: Plan, features: list[Features], loss: Loss, speed: float) -> Ready:
+def _stepwise(network: Network, plan: Plan, features: list[Features], loss: Objective, speed: float) -> Ready:
     """A head that learns in steps; an MLP from standardised features, which is folded into it in the end."""
     if plan.classifier != "mlp":
         return Ready(features[0], features[1], loss, None, speed, lambda: _finish(network, plan, loss))
@@ -210,11 +233,16 @@ def _solved(
     listener: Listener,
     checkpoint: Checkpoint | None,
 ) -> Solved:
-    """The head that a solver finds on the training part's features, or has found before an interruption."""
+    """The head that a solver finds on the training part's features, or has found before an interruption.
+
+    A head that is fine-tuned from there has no dropout: the solver's has none, and what is noise to it would be the first
+    thing that the backbone learns from.
+    """
+    dropout = settings.dropout if plan.cached else 0.0
     outputs = features.labels.shape[1]
     saved = checkpoint.read("classifier") if checkpoint else None
     if saved is not None:
-        head = heads.build(saved.facts["head"], network.width, outputs, settings.dropout)
+        head = heads.build(saved.facts["head"], network.width, outputs, dropout)
         head.load_state_dict(dict(saved.tensors))
         return Solved(head, saved.facts["shifted"], saved.facts["loss"], saved.facts["details"])
     known = probes.Examples(
@@ -227,7 +255,7 @@ def _solved(
     solved = probes.solve(
         str(plan.classifier),
         known,
-        dropout=settings.dropout,
+        dropout=dropout,
         regularisation=plan.regularisation,
         neighbours=plan.neighbours,
     )
@@ -244,15 +272,12 @@ def _judged(network: Network, plan: Plan, solved: Solved, ready: Ready, settings
     listener.epoch_started(1, 1, images)
     precision = precision_for(plan, settings)
     loss, auroc = judge(network.head, ready.validation, ready.loss, settings.batch_size, precision)
-    train_loss = solved.loss
-    if np.isnan(train_loss):
-        train_loss, _ = judge(network.head, ready.train, ready.loss, settings.batch_size, precision)
-    epoch = Epoch(1, train_loss, loss, auroc, 0.0)
+    epoch = Epoch(1, solved.loss, loss, auroc, 0.0)
     listener.epoch_ended(epoch, best=True)
     return Fitted((epoch,), 1, auroc, 0.0, None)
 
 
-def _finish(network: Network, plan: Plan, loss: Loss) -> None:
+def _finish(network: Network, plan: Plan, loss: Objective) -> None:
     if plan.rank:
         adapters.merge(network.trunk)
     if loss.shift is not None:

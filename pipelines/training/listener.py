@@ -20,11 +20,12 @@ class Step:
 
 @dataclass(frozen=True)
 class Epoch:
-    """One line of the history; epochs count from 1.
+    """One line of the history; epochs count from 1, and 0 is a solved head that a training began at.
 
     Attributes:
         train_loss: mean over the epoch's images, with augmentation and dropout; of a classifier that a solver found, the
-            cross-entropy on held-out patients of the training part.
+            cross-entropy on held-out patients of the training part, or on that part itself where it has too few.
+        validation_auroc: of several tasks the mean score, see `training.judging`.
         learning_rate_head: the head's rate at the last step.
     """
 
@@ -54,7 +55,7 @@ class Listener(Protocol):
         """After optimiser steps."""
 
     def epoch_ended(self, epoch: Epoch, *, best: bool) -> None:
-        """After validation, once the checkpoint is written."""
+        """After validation, once the checkpoint is written; epoch 0 ends without having started."""
 
 
 class Silence:

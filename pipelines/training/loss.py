@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pipelines.errors import TrainingError
-from pipelines.records import Task
+from pipelines.records import Head
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,9 @@ class Loss:
 
 
 def loss_for(
-    task: Task, labels: NDArray[np.float32], class_weighting: str, *, smoothing: float = 0.0, soft: bool = False
+    task: Head, labels: NDArray[np.float32], class_weighting: str, *, smoothing: float = 0.0, soft: bool = False
 ) -> Loss:
-    """The loss of a task, weighted by the prevalence in the training labels (images, outputs) if so configured.
+    """The loss of one classification, weighted by the prevalence in the training labels (images, columns) if so configured.
 
     `balanced` gives a positive of an output negatives / positives times the weight of a negative, and a class of a
     multiclass target images / (classes × images of the class).
@@ -92,7 +92,7 @@ def loss_for(
     """
     exclusive = task.kind == "multiclass"
     positives, negatives = (labels == 1).sum(axis=0), (labels == 0).sum(axis=0)
-    for name, with_it, without in zip(task.outputs, positives, negatives, strict=True):
+    for name, with_it, without in zip(task.columns, positives, negatives, strict=True):
         if not with_it or not without:
             raise TrainingError(
                 f"train part, output {name}: expected images with and without it, got {with_it} with and {without} without; "

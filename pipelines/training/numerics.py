@@ -13,9 +13,9 @@ from pipelines.config import TrainSection
 from pipelines.transfer.strategies import STRATEGIES, Plan
 
 
-def derived_seed(seed: int, epoch: int) -> int:
-    """A seed of 63 bits for one epoch."""
-    return int(np.random.SeedSequence((seed, epoch)).generate_state(1, np.uint64)[0] >> np.uint64(1))
+def derived_seed(seed: int, epoch: int, *purpose: int) -> int:
+    """A seed of 63 bits for one epoch, and for one purpose in it."""
+    return int(np.random.SeedSequence((seed, epoch, *purpose)).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def precision_for(plan: Plan, settings: TrainSection) -> str:

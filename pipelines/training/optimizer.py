@@ -13,6 +13,8 @@ from pipelines.models.backbones import LayerGroup
 from pipelines.transfer.anchoring import Anchor, anchor
 from pipelines.transfer.strategies import Plan, learning_parameters
 
+BESIDE_RATE = 0.01  # peak rate of what learns besides the network: logarithms, which the head's rate would hardly move
+
 
 @dataclass(frozen=True)
 class Optimizer:
@@ -69,10 +71,11 @@ class Optimizer:
         return [parameter for group in self.adamw.param_groups for parameter in group["params"]]
 
 
-def build(groups: Sequence[LayerGroup], plan: Plan, weight_decay: float) -> Optimizer:
+def build(groups: Sequence[LayerGroup], plan: Plan, weight_decay: float, beside: Sequence[nn.Parameter] = ()) -> Optimizer:
     """AdamW for what the plan lets learn; the plan is in effect (`transfer.strategies.apply`).
 
-    Where the plan has an anchor, it holds what learns below the head to what it is now.
+    Where the plan has an anchor, it holds what learns below the head to what it is now. What learns `beside` the network
+    follows the schedule of the head, at a rate of its own, and is not decayed.
     """
     sets, owners, held = [], [], []
     for number, (group, planned) in enumerate(zip(groups, plan.groups, strict=True)):
@@ -86,5 +89,9 @@ def build(groups: Sequence[LayerGroup], plan: Plan, weight_decay: float) -> Opti
                 sets.append({"params": parameters, "lr": planned.learning_rate, "weight_decay": decay})
                 owners.append(number)
     rates = tuple(planned.learning_rate for planned in plan.groups)
-    base = tuple(rates[owner] for owner in owners)
-    return Optimizer(AdamW(sets), rates, base, tuple(owners), anchor(held, plan.anchor) if held else None)
+    base = [rates[owner] for owner in owners]
+    if beside:
+        sets.append({"params": list(beside), "lr": BESIDE_RATE, "weight_decay": 0.0})
+        owners.append(len(groups) - 1)
+        base.append(BESIDE_RATE)
+    return Optimizer(AdamW(sets), rates, tuple(base), tuple(owners), anchor(held, plan.anchor) if held else None)

@@ -14,7 +14,7 @@ from pipelines.config import TrainSection
 from pipelines.errors import ConfigurationError, TrainingError
 from pipelines.models.backbones import Network
 from pipelines.training.averaging import state
-from pipelines.training.loss import Loss
+from pipelines.training.joint import Joint, Objective
 from pipelines.training.material import Batch, Material
 from pipelines.training.mixing import mixed
 from pipelines.training.numerics import autocast, derived_seed, deterministic, precision_for
@@ -77,7 +77,7 @@ def sweep(
     network: Network,
     plan: Plan,
     train: Material,
-    loss: Loss,
+    loss: Objective,
     settings: TrainSection,
     *,
     steps: int = STEPS,
@@ -102,6 +102,7 @@ def sweep(
         TrainingError: the loss is not finite, or diverges, before there is anything to see, or never falls.
     """
     check(plan)
+    loss = loss.fixed if isinstance(loss, Joint) else loss  # a learned weight can make a loss negative
     head = plan.groups[-1].learning_rate
     module = network.head if plan.cached else network
     device, before = next(network.parameters()).device, state(module)

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True)
 class Stopping:
-    """Early stopping on the validation AUROC; of equal ones the lower validation loss is better.
+    """Early stopping on the validation AUROC, or the score of several tasks; of equal ones the lower validation loss is better.
 
     Attributes:
-        best_epoch: 0 before the first epoch.
+        best_epoch: 0 before the first epoch, or where nothing is better than what was judged before it.
         waited: epochs since the best one, in which everything learnt.
     """
 

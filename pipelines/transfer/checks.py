@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from pipelines.config import StrategySection
+from typing import TYPE_CHECKING
+
+from pipelines.config import StrategySection, TrainSection
 from pipelines.errors import ConfigurationError
 from pipelines.models.backbones import Network
 from pipelines.transfer import adapters
 from pipelines.transfer.batch_norm import batch_norms
 from pipelines.transfer.table import SOLVED, STRATEGIES, BatchNorm, Strategy
+
+if TYPE_CHECKING:
+    from pipelines.transfer.strategies import Plan
+
+DECAY = StrategySection.model_fields["decay"].default  # which a strategy without a use for it need not mention
 
 
 def check_settings(settings: StrategySection) -> None:
@@ -62,6 +69,27 @@ def check_network(network: Network, settings: StrategySection, batch_norm: Batch
         raise _wrong("batch_norm", f"expected frozen or null for {network.name}, which has no batch norm, got adaptive")
     if STRATEGIES[settings.name].learns == "adapters" and not adapters.targets(network.trunk):
         raise _wrong("name", f"lora puts adapters into attention, and {network.name} has none; choose a transformer (a ViT)")
+
+
+def unused(plan: Plan, settings: TrainSection) -> str | None:
+    """The settings of `train` that are in effect elsewhere and come to nothing under this plan, in words; None without any.
+
+    Defaults that come to nothing are no mistake, and neither is changing the strategy alone, so that nothing is refused.
+    """
+    solved, still = plan.solved, plan.cached
+    rules = {
+        "augment": (still and any(settings.augment.model_dump().values()), "features are computed once, from images as they are"),
+        "epochs, train.patience, train.weight_decay, train.strategy.warmup_epochs": (solved, "a solver finds it in one go"),
+        "dropout": (settings.dropout > 0 and (solved or plan.begins_solved), "the head that a solver finds has none"),
+        "class_weighting": (plan.classifier == "knn" and settings.class_weighting != "none", "neighbours vote as they are"),
+        "strategy.decay": (
+            not STRATEGIES[plan.strategy].decays and settings.strategy.decay != DECAY,
+            "its rates do not fall from group to group",
+        ),
+    }
+    said = [f"train.{names} ({why})" for names, (comes_to_nothing, why) in rules.items() if comes_to_nothing]
+    what = f"{plan.strategy} with {plan.classifier}" if plan.classifier else plan.strategy
+    return f"{what} has no use for {'; '.join(said)}" if said else None
 
 
 def _check_rates(settings: StrategySection, groups: list[str]) -> None:

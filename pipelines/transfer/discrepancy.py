@@ -10,7 +10,20 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-BANDWIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the kernels, times the mean squared distance (Long et al., ICML 2015)
+# of the kernels, times the mean squared distance: as in the code of Long et al. (ICML 2015), whose paper takes the median
+BANDWIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)
+
+
+def standardised(source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Both, from the source's mean and in units of its mean deviation, as one number, so that no network wins by shrinking.
+
+    Args:
+        source: features (images, width).
+        target: likewise.
+    """
+    centre = source.mean(dim=0)
+    scale = (source - centre).square().mean().sqrt().clamp(min=1e-6)
+    return (source - centre) / scale, (target - centre) / scale
 
 
 def coral(source: Tensor, target: Tensor) -> Tensor:
@@ -66,7 +79,10 @@ class DomainCritic(nn.Module):
         return cast(Tensor, self.layers(features))
 
     def loss(self, source: Tensor, target: Tensor) -> Tensor:
-        """Mean cross-entropy of source (0) against target (1), each half of it whatever their numbers."""
+        """Mean cross-entropy of source (0) against target (1), each half of it whatever their numbers.
+
+        Half the sum of both means of Ganin et al., equation 9, so that a critic which knows nothing loses log 2.
+        """
         one = nn.functional.softplus(self(source)).mean()
         other = nn.functional.softplus(-self(target)).mean()
         return 0.5 * (one + other)

@@ -77,6 +77,11 @@ class Plan:
         return self.cached and self.classifier in SOLVED
 
     @property
+    def begins_solved(self) -> bool:
+        """Whether steps along a gradient begin at a head that a solver finds."""
+        return self.classifier in SOLVED and not self.cached
+
+    @property
     def relative(self) -> bool:
         """Whether relative gradient norms scale the rates."""
         return STRATEGIES[self.strategy].relative

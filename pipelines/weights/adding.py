@@ -40,6 +40,9 @@ class Description:
     url: str | None = None
     notes: str | None = None
     architecture: str | None = None
+    multi_label: bool | None = None
+    prefix: str | None = None
+    key_map: Path | None = None
 
 
 def numbers(text: str | None, option: str) -> tuple[float, ...] | None:
@@ -57,13 +60,15 @@ def numbers(text: str | None, option: str) -> tuple[float, ...] | None:
 def add(path: Path, said: Description) -> Verification:
     """Write a passport for a file of others, or a MONAI bundle, once its weights are proven to fit; the file is copied.
 
-    The layout, if not said, is the one by which every tensor fits. The passport records the hash and golden activations.
+    The layout, if not said, is the one by which every tensor fits, once the names are those that the user says (`naming`). The
+    passport records the hash and golden activations.
 
     Raises:
         WeightsError: the file cannot be read or used; what is missing and what is left over is listed; something that only
             the user can know is not said, or cannot be; or the name is another's.
     """
-    from pipelines.models import backbones, bundles, checkpoints, passports, references
+    from pipelines.models import backbones, bundles, checkpoints, passports, references, renaming
+    from pipelines.weights import naming
 
     folder = weights_folder()
     if bundles.is_bundle(path):
@@ -72,8 +77,11 @@ def add(path: Path, said: Description) -> Verification:
         raise WeightsError(f"{path.name}: expected --backbone, one of {', '.join(backbones.BACKBONES)} or timm:NAME")
     content = checkpoints.read(path)
     within = checkpoints.wrapper(content, path)
-    state = checkpoints.tensors(content, path, within)
-    passport = _passport(path, hashlib.sha256(content).hexdigest(), state, within, said)
+    whole = checkpoints.tensors(content, path, within)
+    renames = naming.renames(whole, said.prefix, said.key_map)
+    state, aside = renaming.renamed(whole, renames)
+    passport, layout = _passport(path, hashlib.sha256(content).hexdigest(), state, within, said)
+    passport = replace(passport, renames=renames)
     passports.Passport.from_dict(passport.to_dict(), path.name)
     _check_name(passport, path, folder)
     network = backbones.build(passport.backbone, outputs=1, dropout=0, normalisation=passport.normalisation)
@@ -86,7 +94,9 @@ def add(path: Path, said: Description) -> Verification:
     files.write_json(folder / f"{passport.name}.json", passport.to_dict())
     checked = Verified(
         *(passport.name, passport.backbone, passport.file, passport.sha256, passport.licence, passport.trained_on),
-        *(report.matched, report.missing, report.left_over, True, compared),
+        *(report.matched, report.missing, (*report.left_over, *aside), True, compared),
+        normalised=normalised(passport),
+        assumed=_assumed(passport, layout, said),
     )
     return Verification(True, (checked,))
 
@@ -133,17 +143,48 @@ def _as_it_is(bundle: Bundle) -> dict[str, tuple[float, ...]]:
     return {"mean": (0.0,) * channels, "std": (1.0,) * channels} if bundle.input_range else {}
 
 
-def _passport(path: Path, sha256: str, state: dict[str, Tensor], within: str, said: Description) -> Passport:
-    """The passport of a file, from its layout and what the user says; a key map by which all tensors fit, if there is one."""
+def normalised(passport: Passport) -> str:
+    """How a passport brings images to what the weights learned from, in words."""
+    low, high = passport.input_range
+    mean, std = (",".join(f"{value:g}" for value in values) for values in (passport.mean, passport.std))
+    return f"{passport.channels} in {low:g} to {high:g}, mean {mean}, std {std}"
+
+
+ASSUMED = ("source", "licence", "trained_on", "input_range", "mean", "std")
+
+
+def _assumed(passport: Passport, layout: str, said: Description) -> str:
+    """What was taken from the layout, and how to say otherwise; nothing if all was said."""
+    from pipelines.models.families import timm_nets
+
+    unsaid = [name for name in ASSUMED if getattr(said, name) is None and (name != "source" or said.trained_on is None)]
+    if not unsaid:
+        return ""
+    options = ", ".join(f"--{name.replace('_', '-')}" for name in unsaid)
+    whose = f"{', '.join(name.replace('_', ' ') for name in unsaid)} as the layout {layout} has it for {passport.backbone}"
+    remedy = f"if the file differs, add it again with {options}"
+    if layout == "timm" and not passport.backbone.startswith(timm_nets.PREFIX):
+        remedy += (
+            f"; timm has several networks with these names (DeiT's mean is ImageNet's): --backbone {timm_nets.PREFIX}NAME tells"
+        )
+    return f"{whose}; {remedy}"
+
+
+def _passport(path: Path, sha256: str, state: dict[str, Tensor], within: str, said: Description) -> tuple[Passport, str]:
+    """The passport of a file, from its layout and what the user says, and that layout.
+
+    The key map is one by which all tensors fit, if there is one.
+    """
     from pipelines.models import backbones, layouts
     from pipelines.models.provenance import Passport
 
     backbone = str(said.backbone)
     layout, key_map, channels = _layout(path, state, backbone, said)
     known = layouts.LAYOUTS[layout]
+    own = known.positional and said.trained_on is not None  # of whoever wrote the file, whatever its names are
     facts = {
         "source": said.source or ("medical" if said.trained_on else known.source),
-        "licence": said.licence or known.licence,
+        "licence": said.licence or ("" if own else known.licence),
         "trained_on": said.trained_on or known.trained_on,
         "channels": channels,
         "input_range": said.input_range or known.input_range,
@@ -154,7 +195,7 @@ def _passport(path: Path, sha256: str, state: dict[str, Tensor], within: str, sa
     if unsaid := [f"--{name.replace('_', '-')}" for name, value in facts.items() if value in (None, "")]:
         raise WeightsError(f"{path.name}: {', '.join(unsaid)} not said, and the layout {layout} cannot know")
     name = said.name or plain(path.stem)
-    return Passport(
+    passport = Passport(
         name=name,
         backbone=backbone,
         architecture=said.architecture or f"{layout} {backbone}",
@@ -163,10 +204,12 @@ def _passport(path: Path, sha256: str, state: dict[str, Tensor], within: str, sa
         key_map=key_map,
         url=said.url,
         input_size=said.input_size or known.sizes.get(backbone) or backbones.resolve(backbone).input_size,
-        notes=said.notes or known.notes,
+        notes=said.notes or ("" if own else known.notes),
         within=within,
+        multi_label=known.multi_label if said.multi_label is None else said.multi_label,
         **facts,
     )
+    return passport, layout
 
 
 def _layout(path: Path, state: dict[str, Tensor], backbone: str, said: Description) -> tuple[str, str | KeyMap, str]:
@@ -182,6 +225,8 @@ def _layout(path: Path, state: dict[str, Tensor], backbone: str, said: Descripti
         if len({name for name, _ in fitting}) > 1:
             names = ", ".join(dict.fromkeys(name for name, _ in fitting))
             raise WeightsError(f"{path.name}: its names are those of {names}, whose preprocessing differs; say --layout")
+        if fitting and said.layout is None and said.trained_on is None and layouts.LAYOUTS[fitting[0][0]].positional:
+            raise WeightsError(layouts.unclaimed(fitting[0][0], path.name))
         if fitting:
             return *fitting[0], said.channels or channels
     if said.layout is None:

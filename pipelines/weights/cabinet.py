@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.errors import RadtransferError, WeightsError
 from pipelines.paths import weights_folder
-from pipelines.weights.adding import Description, add, plain
+from pipelines.weights.adding import Description, add, normalised, plain
 from pipelines.weights.summaries import Entry, Listing, Verification, Verified
 
 if TYPE_CHECKING:
@@ -93,7 +94,13 @@ def _fetched_from_timm(backbone: str) -> Verification:
     target = weights_folder() / f"{label}{Path(url).suffix}"
     passports.fetch_file(url, target, f"download it elsewhere, and `radtransfer weights add FILE --backbone {backbone}`")
     notes = "timm publishes no hash: this is that of the file as it was first downloaded"
-    return add(target, Description(backbone=backbone, name=label, layout="timm", url=url, notes=notes))
+    try:
+        added = add(target, Description(backbone=backbone, name=label, layout="timm", url=url, notes=notes))
+    except BaseException:
+        target.unlink(missing_ok=True)  # nothing would ever be about it
+        raise
+    told = tuple(replace(checked, assumed="") for checked in added.checkpoints)  # timm says it of this very file
+    return replace(added, checkpoints=told)
 
 
 def _passports(*named: str) -> list[Passport]:
@@ -121,18 +128,19 @@ def _entry(passport: Passport) -> Entry:
 
 def _verified(passport: Passport, path: Path) -> Verified:
     """Load it as a training would, then compare with the publisher's network; a failure is told, not raised."""
-    from pipelines.models import backbones, checkpoints, passports, references
+    from pipelines.models import backbones, checkpoints, passports, references, renaming
 
     try:
         network = backbones.build(passport.backbone, outputs=1, dropout=0, normalisation=passport.normalisation)
         report = passports.load(network, passports.Found(passport, path))
-        state = checkpoints.tensors(checkpoints.read(path), path, passport.within)
+        state, aside = renaming.renamed(checkpoints.tensors(checkpoints.read(path), path, passport.within), passport.renames)
         compared = references.compare(network, passport, state)
     except RadtransferError as error:
         return _failed(str(error), passport.name, passport)
     return Verified(
         *(passport.name, passport.backbone, passport.file, report.sha256, passport.licence, passport.trained_on),
-        *(report.matched, report.missing, report.left_over, bool(passport.golden), compared),
+        *(report.matched, report.missing, (*report.left_over, *aside), bool(passport.golden), compared),
+        normalised=normalised(passport),
     )
 
 

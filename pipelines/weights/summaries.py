@@ -61,6 +61,8 @@ class Verified:
         difference: largest difference from the publisher's own network, in units of its largest feature; None where that
             network is not at hand.
         failure: why the checkpoint cannot be used; nothing if it can.
+        normalised: how images are brought to what the weights learned from.
+        assumed: what nobody has said, and was taken from the layout; with how to say it.
     """
 
     name: str
@@ -75,6 +77,8 @@ class Verified:
     golden: bool
     difference: float | None
     failure: str = ""
+    normalised: str = ""
+    assumed: str = ""
 
     def describe(self) -> str:
         from rich.markup import escape
@@ -91,8 +95,10 @@ class Verified:
             f"  {self.matched} tensors matched; missing {escape(listed(self.missing))}; "
             f"left over {escape(listed(self.left_over))}\n"
             f"  {golden}; {compared}\n"
+            f"  images: {escape(self.normalised)}\n"
             f"  trained on: {escape(self.trained_on)}\n"
             f"  licence: {escape(self.licence)}"
+            + (f"\n  [yellow]assumed[/yellow]: {escape(self.assumed)}" if self.assumed else "")
         )
 
 

@@ -14,6 +14,7 @@ from torch import nn
 from pipelines.errors import ConfigurationError
 from pipelines.metrics.saliency import grad_cam
 from pipelines.models.backbones import BACKBONES, Network, build, check_size, resolve
+from pipelines.models.families import timm_nets
 from pipelines.models.provenance import Normalisation
 
 UNEVEN = Normalisation((0.5, 0.4, 0.3), (0.2, 0.25, 0.3))
@@ -224,11 +225,26 @@ def test_an_unknown_backbone_is_refused_with_the_known_ones() -> None:
 
 
 def test_an_unknown_encoder_of_timm_is_refused_with_near_ones() -> None:
-    for unlike in ("crossvit_tiny_240", "coat_tiny", "mvitv2_tiny", "rdnet_tiny"):
-        with pytest.raises(ConfigurationError, match=f"timm's {unlike} cannot be used as a backbone; take another one"):
-            resolve(f"timm:{unlike}")
     with pytest.raises(ConfigurationError, match=r"timm has no model 'convnxt_tiny'; did you mean timm:convnext_tiny"):
         resolve("timm:convnxt_tiny")
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        *((name, "timm does not say how its layers are grouped") for name in ("caformer_s18", "pit_xs_224")),
+        *((name, "") for name in ("crossvit_tiny_240", "coat_tiny", "mvitv2_tiny", "rdnet_tiny")),
+    ],
+)
+def test_an_encoder_unlike_timms_others_is_refused_with_the_reason_and_some_that_work(name: str, why: str) -> None:
+    expected = rf"timm's {name} cannot be used as a backbone: {why}.*; take another one, e\.g\. timm:convnext_tiny, "
+    with pytest.raises(ConfigurationError, match=expected):
+        resolve(f"timm:{name}")
+
+
+@pytest.mark.parametrize("name", timm_nets.SUITED)
+def test_the_encoders_that_are_named_instead_work(name: str) -> None:
+    assert resolve(f"timm:{name}").groups[0][0] == "stem"
 
 
 def test_an_encoder_declares_what_timm_says_of_it() -> None:

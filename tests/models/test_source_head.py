@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,15 @@ def test_the_linear_classifier_is_found_by_its_width(tmp_path: Path) -> None:
     assert head is not None
     assert torch.equal(torch.from_numpy(head[0]).float(), weight)
     assert torch.equal(torch.from_numpy(head[1]).float(), bias)
+
+
+def test_the_classifier_of_a_file_with_other_names_is_found_by_what_they_are_renamed_to(tmp_path: Path) -> None:
+    weight, bias = torch.rand(5, 8), torch.rand(5)
+    theirs = found(tmp_path, {"net.fc.weight": weight, "net.fc.bias": bias, "fc.weight": torch.rand(6, 8)})
+    assert source_head(theirs, 8) is None
+    head = source_head(replace(theirs, passport=replace(theirs.passport, renames=((r"^(?!net\.)", None), (r"^net\.", "")))), 8)
+    assert head is not None
+    assert torch.equal(torch.from_numpy(head[0]).float(), weight)
 
 
 @pytest.mark.parametrize(

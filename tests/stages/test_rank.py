@@ -137,6 +137,21 @@ def test_a_candidate_that_cannot_be_used_is_left_out_and_said_unless_it_was_name
         rank.run(config(candidates=["resnet10@broken"]), paths)
 
 
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_leep_is_for_a_source_that_decides_between_classes(
+    paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, multi_label: bool
+) -> None:
+    found = save_tiny(tmp_path / "weights", seed=4)
+    passport = found.path.with_suffix(".json")
+    passport.write_text(json.dumps({**json.loads(passport.read_text()), "multi_label": multi_label}))
+    monkeypatch.setattr(rank, "source_head", lambda found, width: (np.ones((3, width)), np.arange(3.0)))
+    summary = rank.run(config(candidates=["resnet10@tiny"]), paths)
+    assert ("leep" in summary.places[0].scores) is not multi_label
+    reason = "its source's classifier says several things of an image at once"
+    assert (f"no leep for resnet10@tiny: {reason}" in summary.describe()) is multi_label
+    assert list(summary.places[0].unscored) == ["leep"] * multi_label
+
+
 @pytest.mark.parametrize("candidate", ["resnet10", "@tiny", "resnet10@"])
 def test_a_candidate_is_a_network_and_its_weights(paths: Paths, candidate: str) -> None:
     with pytest.raises(ConfigurationError, match=r"rank.candidates: expected BACKBONE@WEIGHTS, got"):

@@ -136,6 +136,16 @@ def test_the_same_model_is_registered_once(registered: Workspace) -> None:
     assert set(trained_workspace.tracked(paths)) == before
 
 
+def test_the_gain_of_each_output_is_what_the_gate_judges(tmp_path: Path) -> None:
+    settings, paths = trained_workspace.make(tmp_path)
+    metrics = json.loads(paths.metrics.read_text())
+    gain = {"value": 0.0, "low": -0.05, "high": 0.05}
+    metrics["shortcuts"]["outputs"]["effusion"] = {**metrics["shortcuts"]["outputs"]["opacity"], "gain": gain}
+    paths.metrics.write_text(json.dumps(metrics))
+    (reason,) = register.run(settings, paths).reasons
+    assert "got 0.1 on average, and -0.05 for effusion; what the model knows" in reason
+
+
 def test_a_rejected_model_is_registered_with_its_reasons_and_no_alias(tmp_path: Path) -> None:
     policy = Policy(max_ece=0.01, min_gain_over_shortcuts=0.15, refuse_shortcut_alarm=True)
     settings, paths = trained_workspace.make(tmp_path, auroc_low=0.55, policy=policy)

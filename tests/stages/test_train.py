@@ -35,6 +35,7 @@ from pipelines.paths import Paths
 from pipelines.quality.leakage import split_sha256
 from pipelines.stages import train
 from pipelines.training.listener import Epoch, Silence, Step
+from pipelines.training_display import Display
 from pipelines.transfer.strategies import STRATEGIES
 
 OUTPUTS = ("model.safetensors", "model.json", "validation.parquet", "history.csv")
@@ -89,6 +90,24 @@ def test_every_strategy_ends_in_a_model_and_the_same_bytes_twice(strategy: str, 
     assert summary.weights == (None if strategy == "scratch" else "tiny")
     assert (summary.strategy, summary.epochs, summary.resumed_from_epoch) == (strategy, 3, None)
     json.dumps(asdict(summary), allow_nan=False)
+
+
+def test_the_probe_that_no_epoch_betters_is_epoch_0_of_what_is_written_and_said(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    aurocs = iter([0.9, 0.8, 0.7])
+    monkeypatch.setattr("pipelines.training.judging.macro_auroc", lambda labels, scores: next(aurocs))
+    shown = io.StringIO()
+    with Progress(console=Console(file=shown, width=200)) as progress:
+        summary = train.run(config("lp_ft", epochs=2), paths, Display(progress))
+    assert (summary.best_epoch, summary.epochs, summary.validation_auroc) == (0, 2, 0.9)
+    assert "validation AUROC [bold]0.900[/bold] of the probe at its start, which none of 2 epochs bettered" in summary.describe()
+    history = pd.read_csv(paths.model / "history.csv")
+    assert list(history["epoch"]) == [0, 1, 2]
+    training = Model.load(paths.model, "cpu").card.training
+    assert (training["epochs"], training["best_epoch"]) == (2, 0)
+    assert "epoch   0  train loss" in shown.getvalue()
+    assert "no epoch was better on validation than the logistic_regression" in shown.getvalue()
 
 
 @pytest.mark.parametrize("task", [BINARY, MULTILABEL, MULTICLASS], ids=lambda task: task["kind"])
@@ -298,7 +317,7 @@ def test_the_progress_bar_carries_the_rate_of_each_group(paths: Paths) -> None:
     notes: list[str] = []
     with Progress(console=Console(file=io.StringIO())) as progress:
 
-        class Watching(train.Display):
+        class Watching(Display):
             def stepped(self, step: Step) -> None:
                 super().stepped(step)
                 notes.extend(task.fields["note"] for task in progress.tasks)

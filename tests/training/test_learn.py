@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_networks import resnet, same, state, vit
+from tiny_networks import monai_vit, resnet, same, state, vit
 from torch import Tensor
 
 from pipelines.config import TrainSection
@@ -46,6 +47,12 @@ def moved(network: Network, before: dict[str, Tensor]) -> set[str]:
     }
 
 
+def the_last_epoch_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every epoch seems better than the one before."""
+    better = itertools.count(1)
+    monkeypatch.setattr("pipelines.training.judging.macro_auroc", lambda labels, scores: 1 - 0.5 / next(better))
+
+
 ALL = {"stem", "stage1", "stage2", "stage3", "stage4", "head"}
 
 
@@ -79,8 +86,7 @@ def test_exactly_these_groups_move(
     settings: Make,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    aurocs = iter([0.6, 0.7, 0.8])  # so that the last epoch is the one that is kept
-    monkeypatch.setattr("pipelines.training.judging.macro_auroc", lambda labels, scores: next(aurocs))
+    the_last_epoch_is_kept(monkeypatch)
     network = resnet()
     before = state(network)
     train(network, parts, settings(strategy, epochs=3, strategy_settings=own))
@@ -103,8 +109,14 @@ def test_exactly_these_groups_move(
     ],
 )
 def test_the_first_step_moves_each_group_by_its_rate(
-    strategy: str, own: dict[str, Any], rates: tuple[float | None, ...], parts: Parts, settings: Make
+    strategy: str,
+    own: dict[str, Any],
+    rates: tuple[float | None, ...],
+    parts: Parts,
+    settings: Make,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    the_last_epoch_is_kept(monkeypatch)
     network = resnet()
     before = [[parameter.detach().clone() for parameter in group.parameters()] for group in network.groups()]
     one_step = {"epochs": 1, "batch_size": 64, "weight_decay": 0}
@@ -177,8 +189,11 @@ def test_a_solved_classifier_is_one_epoch_and_says_how_it_was_found(
     assert heads.describe(network.head)["kind"] == ("knn" if kind == "knn" else "linear")
 
 
-def test_lp_ft_begins_at_the_probe_and_moves_all_by_its_rate(parts: Parts, settings: Make) -> None:
+def test_lp_ft_begins_at_the_probe_and_moves_all_by_its_rate(
+    parts: Parts, settings: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One step of AdamW moves every parameter by the rate; the head stands where the solver put it but for that."""
+    the_last_epoch_is_kept(monkeypatch)
     probe, tuned = resnet(), resnet()
     before = state(tuned)
     own = {"learning_rate": 1e-4, "warmup_epochs": 0, "regularisation": 10.0}
@@ -191,6 +206,100 @@ def test_lp_ft_begins_at_the_probe_and_moves_all_by_its_rate(parts: Parts, setti
     stem = (tuned.state_dict()["trunk.conv1.weight"] - before["trunk.conv1.weight"]).abs()
     assert stem.median().item() == pytest.approx(1e-4, rel=0.02)
     assert fitted.details["classifier"]["regularisation"] == 10.0
+
+
+def test_lp_ft_keeps_the_probe_that_no_epoch_betters(
+    parts: Parts, settings: Make, recorder: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    aurocs = iter([0.9, 0.8, 0.7, 0.6])
+    monkeypatch.setattr("pipelines.training.judging.macro_auroc", lambda labels, scores: next(aurocs))
+    network, listener = resnet(), recorder()
+    before = state(network)
+    fitted = train(network, parts, settings("lp_ft", epochs=20, patience=2), listener)
+    assert [(epoch.epoch, epoch.validation_auroc) for epoch in fitted.history] == [(0, 0.9), (1, 0.8), (2, 0.7)]
+    assert (fitted.best_epoch, fitted.validation_auroc) == (0, 0.9)
+    assert moved(network, before) == {"head"}
+    assert fitted.history[0].train_loss == pytest.approx(
+        fitted.details["classifier"]["cross_entropy_on_held_out_patients"], abs=1e-6
+    )
+    assert listener.notes[-1] == (
+        "no epoch was better on validation than the logistic_regression that training began at, which is kept"
+    )
+    assert tuple(listener.epochs) == fitted.history
+    assert [started[0] for started in listener.started] == [1, 2]
+
+
+def test_epoch_0_of_lp_ft_is_what_the_probe_alone_comes_to(parts: Parts, settings: Make) -> None:
+    probe = train(resnet(), parts, settings("feature_extraction", strategy_settings={"classifier": "logistic_regression"}))
+    tuned = train(resnet(), parts, settings("lp_ft", epochs=1))
+    assert tuned.history[0].validation_loss == pytest.approx(probe.history[0].validation_loss, rel=1e-4)
+    assert tuned.history[0].validation_auroc == probe.validation_auroc
+
+
+def test_a_head_that_a_solver_found_is_fine_tuned_without_dropout(parts: Parts, settings: Make) -> None:
+    network = resnet(dropout=0.5)
+    train(network, parts, settings("lp_ft", epochs=1, dropout=0.5))
+    assert [module.p for module in network.head.modules() if isinstance(module, torch.nn.Dropout)] == [0.0]
+
+
+@pytest.mark.parametrize("killed_in", [1, 2])
+def test_lp_ft_leaves_no_trace_of_an_interruption(
+    killed_in: int, parts: Parts, settings: Make, recorder: Make, tmp_path: Path
+) -> None:
+    asked = settings("lp_ft", epochs=3, strategy_settings={"learning_rate": 1e-3})
+    whole, interrupted, resumed = resnet(), resnet(), resnet()
+    expected = train(whole, parts, asked)
+    with pytest.raises(KeyboardInterrupt):
+        train(interrupted, parts, asked, recorder(stop_in_epoch=killed_in), Checkpoint(tmp_path, "same"))
+    torch.manual_seed(99)
+    listener = recorder()
+    fitted = train(resumed, parts, asked, listener, Checkpoint(tmp_path, "same"))
+    assert fitted.resumed_from == (1 if killed_in == 2 else None)
+    assert [epoch.epoch for epoch in listener.epochs] == [0, 1, 2, 3][(2 if killed_in == 2 else 0) :]
+    assert same(state(whole), state(resumed))
+    assert (fitted.history, fitted.details) == (expected.history, expected.details)
+
+
+UNUSED = [
+    ("full", {}, {}, None),
+    ("full", {"decay": 0.5}, {}, "full has no use for train.strategy.decay (its rates do not fall from group to group)"),
+    ("feature_extraction", {}, {"augment": {"rotate_degrees": 0, "shift": 0, "scale": 0, "brightness": 0, "contrast": 0}}, None),
+    (
+        "feature_extraction",
+        {},
+        {},
+        "feature_extraction with linear has no use for train.augment (features are computed once, from images as they are)",
+    ),
+    (
+        "feature_extraction",
+        {"classifier": "knn"},
+        {},
+        "feature_extraction with knn has no use for train.augment (features are computed once, from images as they are); "
+        "train.epochs, train.patience, train.weight_decay, train.strategy.warmup_epochs (a solver finds it in one go); "
+        "train.dropout (the head that a solver finds has none); train.class_weighting (neighbours vote as they are)",
+    ),
+    (
+        "lp_ft",
+        {},
+        {},
+        "lp_ft with logistic_regression has no use for train.dropout (the head that a solver finds has none)",
+    ),
+]
+
+
+@pytest.mark.parametrize(("strategy", "own", "changes", "expected"), UNUSED)
+def test_settings_that_come_to_nothing_are_told_once(
+    strategy: str,
+    own: dict[str, Any],
+    changes: dict[str, Any],
+    expected: str | None,
+    parts: Parts,
+    settings: Make,
+    recorder: Make,
+) -> None:
+    listener = recorder()
+    train(resnet(), parts, settings(strategy, epochs=1, strategy_settings=own, **changes), listener)
+    assert [note for note in listener.notes if "has no use for" in note] == ([expected] if expected else [])
 
 
 def test_auto_rgn_scales_each_groups_rate_and_reports_it(parts: Parts, settings: Make, recorder: Make) -> None:
@@ -244,15 +353,19 @@ def test_what_is_anchored_is_not_decayed_towards_zero_and_the_head_is(settings: 
     assert held == {id(p) for group in network.groups()[:-1] for p in group.parameters() if p.requires_grad}
 
 
-def test_lora_moves_only_what_its_adapters_reach_and_leaves_a_plain_network(parts: Parts, settings: Make) -> None:
-    network = vit()
+@pytest.mark.parametrize(("make", "width", "out"), [(vit, 32, "proj"), (monai_vit, 48, "out_proj")], ids=["timm", "MONAI"])
+def test_lora_moves_only_what_its_adapters_reach_and_leaves_a_plain_network(
+    make: Make, width: int, out: str, parts: Parts, settings: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    the_last_epoch_is_kept(monkeypatch)
+    network = make()
     before, asked = state(network), settings("lora", epochs=2, strategy_settings={"rank": 2, "learning_rate": 0.01})
     planned = plan(network, asked.strategy)
-    assert [group.trained for group in planned.groups] == [0, 2 * 192, 2 * 192, 33]
+    assert [group.trained for group in planned.groups] == [0, 2 * 6 * width, 2 * 6 * width, width + 1]
     train(network, parts, asked)
     assert list(network.state_dict()) == list(before)
     changed = {name for name, tensor in network.state_dict().items() if not torch.equal(tensor, before[name])}
-    attention = {f"trunk.blocks.{block}.attn.{layer}.weight" for block in (0, 1) for layer in ("qkv", "proj")}
+    attention = {f"trunk.blocks.{block}.attn.{layer}.weight" for block in (0, 1) for layer in ("qkv", out)}
     assert changed == attention | {"head.linear.weight", "head.linear.bias"}
     difference = network.state_dict()["trunk.blocks.0.attn.qkv.weight"] - before["trunk.blocks.0.attn.qkv.weight"]
     assert torch.linalg.matrix_rank(difference, rtol=1e-3) <= 2

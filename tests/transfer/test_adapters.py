@@ -1,38 +1,46 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
-from tiny_networks import resnet, same, state, vit
+from tiny_networks import monai_vit, resnet, same, state, vit
 
+from pipelines.models.network import Network
 from pipelines.transfer import adapters
 
 IMAGES = torch.rand(2, 1, 48, 48)
+TRANSFORMERS = [(vit, 32, ("qkv", "proj")), (monai_vit, 48, ("out_proj", "qkv"))]  # timm's and MONAI's
+Make = Callable[[], Network]
 
 
-def test_the_projections_of_attention_are_found_and_nothing_else() -> None:
-    expected = [f"blocks.{block}.attn.{name}" for block in (0, 1) for name in ("qkv", "proj")]
-    assert adapters.targets(vit().trunk) == expected
+@pytest.mark.parametrize(("make", "width", "names"), TRANSFORMERS)
+def test_the_projections_of_attention_are_found_and_nothing_else(make: Make, width: int, names: tuple[str, ...]) -> None:
+    assert adapters.targets(make().trunk) == [f"blocks.{block}.attn.{name}" for block in (0, 1) for name in names]
     assert adapters.targets(resnet().trunk) == []
 
 
-def test_adapters_begin_as_nothing_and_hold_rank_times_inputs_and_outputs() -> None:
-    network = vit().eval()
+@pytest.mark.parametrize(("make", "width", "names"), TRANSFORMERS)
+def test_adapters_begin_as_nothing_and_hold_rank_times_inputs_and_outputs(make: Make, width: int, names: tuple[str, ...]) -> None:
+    network = make().eval()
     before = network(IMAGES)
-    assert adapters.size(network.trunk, 4) == 2 * 4 * ((32 + 96) + (32 + 32))
+    assert adapters.size(network.trunk, 4) == 2 * 4 * ((width + 3 * width) + (width + width))
     size = adapters.size(network.trunk, 4)
     adapters.inject(network.trunk, 4, seed=1)
     assert sum(parameter.numel() for parameter in adapters.parameters(network.trunk)) == size
     assert torch.equal(network(IMAGES), before)
 
 
-def test_merged_adapters_leave_a_plain_network_with_the_same_answers() -> None:
-    network = vit().eval()
-    names = list(network.state_dict())
+@pytest.mark.parametrize("make", [vit, monai_vit])
+def test_merged_adapters_leave_a_plain_network_with_the_same_answers(make: Make) -> None:
+    network = make().eval()
+    names, plain = list(network.state_dict()), network(IMAGES)
     adapters.inject(network.trunk, 4, seed=1)
     with torch.no_grad():
         for parameter in adapters.parameters(network.trunk):
             parameter.normal_(std=0.1)
     adapted = network(IMAGES)
+    assert not torch.allclose(adapted, plain, atol=1e-3)
     adapters.merge(network.trunk)
     assert list(network.state_dict()) == names
     assert torch.allclose(network(IMAGES), adapted, atol=1e-5)

@@ -6,7 +6,15 @@ import pytest
 import torch
 from torch import nn
 
-from pipelines.transfer.discrepancy import BANDWIDTHS, DomainCritic, coral, mmd, reversal_strength, reverse_gradient
+from pipelines.transfer.discrepancy import (
+    BANDWIDTHS,
+    DomainCritic,
+    coral,
+    mmd,
+    reversal_strength,
+    reverse_gradient,
+    standardised,
+)
 
 
 def hospitals(offset: float = 0.0, scale: float = 1.0, images: int = 40) -> tuple[torch.Tensor, torch.Tensor]:
@@ -86,3 +94,14 @@ def test_a_critic_that_knows_nothing_loses_log_2_and_one_that_learns_less():
         critic.loss(source, target).backward()
         optimizer.step()
     assert critic.loss(source, target).item() < 0.2
+
+
+def test_standardised_features_have_no_unit_and_no_origin_of_their_own() -> None:
+    source, target = hospitals(offset=2.0)
+    first, second = standardised(source, target)
+    assert first.mean(dim=0).abs().max().item() == pytest.approx(0, abs=1e-6)
+    assert first.square().mean().item() == pytest.approx(1, rel=1e-5)
+    for moved in (standardised(10 * source, 10 * target), standardised(source + 3, target + 3)):
+        assert torch.allclose(moved[0], first, atol=1e-4)
+        assert torch.allclose(moved[1], second, atol=1e-4)
+    assert all(torch.isfinite(each).all() for each in standardised(source[:1], target[:1]))

@@ -21,6 +21,7 @@ from pipelines.models.keymaps import KeyMap
 
 PREFIX = "timm:"
 MODEL = "model."  # where the adapter keeps timm's network
+SUITED = ("convnext_tiny", "efficientnetv2_rw_t", "regnety_016", "swin_tiny_patch4_window7_224", "deit_small_patch16_224")
 SIZES = (32, 64, 96, 224)
 OPTIONS: tuple[dict[str, Any], ...] = ({"dynamic_img_size": True}, {"strict_img_size": False}, {})  # the first that it takes
 
@@ -54,7 +55,7 @@ def entry(name: str) -> Backbone:
     try:
         return _described(name, model, asked)
     except (AttributeError, LookupError, AssertionError, TypeError) as error:  # a model unlike timm's others
-        raise _unsuited(name) from error
+        raise _unsuited(name, "it is built unlike timm's others") from error
 
 
 def _described(name: str, model: Encoder, asked: dict[str, Any]) -> Backbone:
@@ -63,8 +64,10 @@ def _described(name: str, model: Encoder, asked: dict[str, Any]) -> Backbone:
     sizes = [side for side in SIZES if side < size and _maps(model, side) is not None]
     first = settings.get("first_conv")
     output = _maps(model, size)
-    if output is None or not hasattr(model.model, "group_matcher"):
-        raise _unsuited(name)
+    if not hasattr(model.model, "group_matcher"):
+        raise _unsuited(name, "timm does not say how its layers are grouped (group_matcher)")
+    if output is None:
+        raise _unsuited(name, f"it gives no feature map of an image of {size} × {size}")
     saliency, layout, prefix = _saliency(model, output, size)
     return Backbone(
         partial(Encoder, name, asked),
@@ -115,11 +118,14 @@ def _without_storage(name: str) -> tuple[Encoder, dict[str, Any]]:
             continue
         except RuntimeError as error:
             raise ConfigurationError(f"params.yaml train.backbone: timm cannot build {name}: {error}") from error
-    raise _unsuited(name)
+    raise _unsuited(name, "it cannot be built without a classifier")
 
 
-def _unsuited(name: str) -> ConfigurationError:
-    return ConfigurationError(f"params.yaml train.backbone: timm's {name} cannot be used as a backbone; take another one")
+def _unsuited(name: str, why: str) -> ConfigurationError:
+    known = ", ".join(PREFIX + suited for suited in SUITED)
+    return ConfigurationError(
+        f"params.yaml train.backbone: timm's {name} cannot be used as a backbone: {why}; take another one, e.g. {known}"
+    )
 
 
 @torch.no_grad()

@@ -1,4 +1,6 @@
-"""MLflow, and the only module that imports it: runs, model versions, aliases, and the pyfunc that a version is.
+"""MLflow: the run of a registration, model versions, aliases, and the pyfunc that a version is.
+
+Only this package imports it.
 
 A version is models-from-code: a three-line script, this package's sources, `model.safetensors` and `model.json`. Nothing
 in it is a pickle, nothing in it names a machine, and loading it needs neither this project installed nor a network.
@@ -6,14 +8,8 @@ in it is a pickle, nothing in it names a machine, and loading it needs neither t
 
 from __future__ import annotations
 
-import csv
-import logging
-import math
-import os
-import re
 import shutil
 import tempfile
-import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -25,20 +21,19 @@ from typing import Any
 import mlflow
 import pandas as pd
 from mlflow import MlflowClient
-from mlflow.entities import LoggedModelOutput, Metric, Param
+from mlflow.entities import LoggedModelOutput
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model as Packaging
 from mlflow.models import ModelSignature
 from mlflow.pyfunc.model import PythonModel
-from mlflow.telemetry import set_telemetry_client
 from mlflow.types.schema import AnyType, ColSpec, Schema, TensorSpec
-from sqlalchemy.exc import SQLAlchemyError
 
 from pipelines import files, tracking_store
 from pipelines.errors import ServiceError
 from pipelines.paths import Paths
-from pipelines.records import Task, probability_column
+from pipelines.records import CALLED, Task, class_column, probability_column, value_column
+from pipelines.tracking.client import BATCH, NEUTRAL, curves_of, experiment_of, record, speaking
 
 CHALLENGER = "challenger"
 CHAMPION = "champion"
@@ -51,14 +46,6 @@ REQUIREMENTS = (
     "imagecodecs", "monai", "numpy", "opencv-python-headless", "pandas", "pillow", "pydantic", "pydicom", "pyyaml", "safetensors",
     "scipy", "torch", "torchvision",
 )  # fmt: skip
-# the least that a server of any age accepts
-LONGEST_PARAMETER = 500
-BATCH = 100
-
-# MLflow would otherwise record the user's name and the path of the command
-_NEUTRAL = {"mlflow.user": "radtransfer", "mlflow.source.name": "radtransfer", "mlflow.source.type": "JOB"}
-# the pages of the UI that suit a trained network
-_CLASSIC = {"mlflow.experimentKind": "custom_model_development"}
 # loading a version does not need these
 _NOT_PACKAGED = ("__pycache__", "dicom", "phantom", "quality", "stages")
 _SCRIPT = """\
@@ -140,7 +127,8 @@ class RadiographModel(PythonModel):
         Returns:
             Data frame, one row per file in the order given: `source` (position), `left_out` (why a file was refused, or
             None), for each output NAME `p_NAME` (probability) and `positive_NAME` (whether it reaches the threshold), and
-            `class` (the most probable one) for a multiclass target.
+            `class` (the most probable one) for a multiclass target. Of a task beside the main one called NAME, the same for
+            its outputs (a threshold have only binary and multilabel ones), and `class_NAME` or `value_NAME`.
         """
         return self._model.predict([_source(item) for item in _flat(model_input.iloc[:, 0])])
 
@@ -150,7 +138,7 @@ def reachable(paths: Paths) -> str | None:
     if tracking_store.absent(paths):
         return None
     try:
-        with _speaking(paths) as client:
+        with speaking(paths) as client:
             client.search_experiments(max_results=1)
     except ServiceError as error:
         return str(error)
@@ -166,7 +154,7 @@ def find(paths: Paths, model: str, tags: Mapping[str, str]) -> Version | None:
     if tracking_store.absent(paths):
         return None
     wanted = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
-    with _speaking(paths) as client:
+    with speaking(paths) as client:
         found = client.search_model_versions(f"name = '{model}' and {wanted}", max_results=BATCH)
         newest = max(found, key=lambda version: int(version.version), default=None)
         # a search does not tell aliases
@@ -177,7 +165,7 @@ def by_alias(paths: Paths, model: str, alias: str) -> Version | None:
     """The version of `model` that carries an alias, or None; errors as for `find`."""
     if tracking_store.absent(paths):
         return None
-    with _speaking(paths) as client:
+    with speaking(paths) as client:
         try:
             return _version(client.get_model_version_by_alias(model, alias))
         except MlflowException as error:
@@ -188,7 +176,7 @@ def by_alias(paths: Paths, model: str, alias: str) -> Version | None:
 
 def set_alias(paths: Paths, version: Version, alias: str) -> None:
     """Move an alias of the model to `version`; errors as for `find`."""
-    with _speaking(paths) as client:
+    with speaking(paths) as client:
         client.set_registered_model_alias(version.model, alias, version.number)
 
 
@@ -200,7 +188,7 @@ def fetched(paths: Paths, version: Version) -> Iterator[Path]:
         ServiceError: MLflow does not answer, or the weights are not the registered ones.
     """
     with tempfile.TemporaryDirectory(prefix="radtransfer-") as scratch:
-        with _speaking(paths) as client:
+        with speaking(paths) as client:
             where = client.get_model_version_download_uri(version.model, version.number)
             uri = tracking_store.tracking_uri(paths)
             mlflow.artifacts.download_artifacts(f"{where}/artifacts/model", dst_path=scratch, tracking_uri=uri)
@@ -218,9 +206,9 @@ def submit(paths: Paths, submission: Submission) -> Version:
         ServiceError: MLflow does not answer, or refuses.
     """
     paths.mlflow.mkdir(parents=True, exist_ok=True)
-    with _speaking(paths) as client:
-        experiment = _experiment(client, paths, submission.experiment)
-        run = client.create_run(experiment, run_name=f"{submission.model} {submission.tags[MODEL_HASH][:8]}", tags=_NEUTRAL)
+    with speaking(paths) as client:
+        experiment = experiment_of(client, paths, submission.experiment)
+        run = client.create_run(experiment, run_name=f"{submission.model} {submission.tags[MODEL_HASH][:8]}", tags=NEUTRAL)
         try:
             _log(client, run.info.run_id, submission)
             version = _register(client, experiment, run.info.run_id, submission)
@@ -232,14 +220,8 @@ def submit(paths: Paths, submission: Submission) -> Version:
 
 
 def _log(client: MlflowClient, run: str, submission: Submission) -> None:
-    parameters = [Param(key, _shortened(value)) for key, value in submission.parameters.items()]
-    for start in range(0, len(parameters), BATCH):
-        client.log_batch(run, params=parameters[start : start + BATCH])
-    now = int(time.time() * 1000)
-    final = [Metric(_name(key), value, now, 0) for key, value in submission.metrics.items() if value is not None]
-    points = [*_curves(submission.history, now), *final]
-    for start in range(0, len(points), BATCH):
-        client.log_batch(run, metrics=points[start : start + BATCH])
+    curves = curves_of(submission.history, submission.task.score_name)
+    record(client, run, submission.parameters, submission.metrics, curves)
     for key, value in {**submission.tags, "mlflow.note.content": submission.description}.items():
         client.set_tag(run, key, value)
     client.log_artifacts(run, str(submission.attachments))
@@ -247,7 +229,7 @@ def _log(client: MlflowClient, run: str, submission: Submission) -> None:
 
 def _register(client: MlflowClient, experiment: str, run: str, submission: Submission) -> Version:
     logged = client.create_logged_model(
-        experiment, name=submission.model, source_run_id=run, tags={**_NEUTRAL, **submission.tags}, model_type="radiographs"
+        experiment, name=submission.model, source_run_id=run, tags={**NEUTRAL, **submission.tags}, model_type="radiographs"
     )
     with tempfile.TemporaryDirectory(prefix="radtransfer-") as scratch:
         package = _package(Path(scratch), submission, Packaging(run_id=run, model_id=logged.model_id, model_uuid=logged.model_id))
@@ -285,7 +267,7 @@ def _package(scratch: Path, submission: Submission, packaging: Packaging) -> Pat
     weights.mkdir()
     for name in ("model.safetensors", "model.json"):
         shutil.copyfile(submission.weights / name, weights / name)
-    shutil.copytree(Path(__file__).parent, code, ignore=shutil.ignore_patterns(*_NOT_PACKAGED))
+    shutil.copytree(Path(__file__).parents[1], code, ignore=shutil.ignore_patterns(*_NOT_PACKAGED))
     with warnings.catch_warnings():
         # MLflow wants an input example, which would be a radiograph
         warnings.simplefilter("ignore")
@@ -314,11 +296,15 @@ def _signature(task: Task) -> ModelSignature:
     """One unnamed column of anything: a named or typed one would refuse a plain path, bytes, or a list of both."""
     asked: list[ColSpec | TensorSpec] = [ColSpec(AnyType())]  # type: ignore[no-untyped-call]
     answers: list[ColSpec | TensorSpec] = [ColSpec("long", "source"), ColSpec("string", "left_out", required=False)]
-    for output in task.outputs:
-        answers.append(ColSpec("double", probability_column(output), required=False))
-        answers.append(ColSpec("boolean", f"positive_{output}", required=False))
-    if task.kind == "multiclass":
-        answers.append(ColSpec("string", "class", required=False))
+    for head in task.heads:
+        for output in head.outputs:
+            answers.append(ColSpec("double", probability_column(output), required=False))
+            if head is task or head.kind in CALLED:
+                answers.append(ColSpec("boolean", f"positive_{output}", required=False))
+        if head.classes:
+            answers.append(ColSpec("string", class_column(head.name), required=False))
+        if head.kind == "regression":
+            answers.append(ColSpec("double", value_column(head.name), required=False))
     return ModelSignature(inputs=Schema(asked), outputs=Schema(answers))
 
 
@@ -339,81 +325,5 @@ def _source(item: Any) -> Path | bytes:
     raise TypeError(f"expected paths or bytes of DICOM files, got {type(item).__name__}")
 
 
-def _experiment(client: MlflowClient, paths: Paths, name: str) -> str:
-    known = client.get_experiment_by_name(name)
-    if known is None:
-        local = tracking_store.tracking_uri(paths) == tracking_store.local_uri(paths)
-        made: str = client.create_experiment(name, tracking_store.artifacts(paths) if local else None, tags=_CLASSIC)
-        return made
-    if known.lifecycle_stage != "active":
-        raise ServiceError(f"MLflow experiment {name!r} was deleted; restore it there, or name another (register.experiment)")
-    identifier: str = known.experiment_id
-    return identifier
-
-
-def _curves(history: Path, now: int) -> Iterator[Metric]:
-    """A metric point for each number in the table of epochs; cells that are empty or NaN have none."""
-    with history.open(newline="") as stream:
-        for row in csv.DictReader(stream):
-            step = int(row.pop("epoch"))
-            for name, text in row.items():
-                if text and math.isfinite(float(text)):
-                    yield Metric(_name(name), float(text), now, step)
-
-
 def _version(version: ModelVersion) -> Version:
     return Version(version.name, str(version.version), version.run_id or "", dict(version.tags), tuple(version.aliases))
-
-
-def _name(key: str) -> str:
-    """A metric's name in the characters that MLflow takes."""
-    return re.sub(r"[^\w./ :-]", "_", key)
-
-
-def _shortened(value: Any) -> str:
-    text = str(value)
-    more = f"… ({len(text)} characters; the whole is in params.yaml)"
-    return text if len(text) <= LONGEST_PARAMETER else text[: LONGEST_PARAMETER - len(more)] + more
-
-
-def _plain(error: Exception) -> str:
-    """The first line of an error without credentials."""
-    return tracking_store.without_credentials(str(error).strip().split("\n")[0])[:300] or type(error).__name__
-
-
-@contextmanager
-def _speaking(paths: Paths) -> Iterator[MlflowClient]:
-    """A client of the store, quiet and without telemetry; parts of MLflow read the address from the process only.
-
-    Raises:
-        ServiceError: in the place of any error of MLflow's.
-    """
-    settings = {
-        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-        # it prints the address with its credentials
-        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "GIT_PYTHON_REFRESH": "quiet",
-        # by default a server that is down is asked for minutes
-        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": os.environ.get("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2"),
-    }
-    uri, before = tracking_store.tracking_uri(paths), {name: os.environ.get(name) for name in (*settings, "MLFLOW_TRACKING_URI")}
-    logger = logging.getLogger("mlflow")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    os.environ.update(settings)
-    # lets go of the client that importing MLflow has made, unless the environment forbade it
-    set_telemetry_client()  # type: ignore[no-untyped-call]
-    mlflow.set_tracking_uri(uri)
-    try:
-        yield MlflowClient(tracking_uri=uri)
-    except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
-        raise ServiceError(f"MLflow at {tracking_store.public_uri(paths)}: {_plain(error)}") from error
-    finally:
-        mlflow.set_tracking_uri(None)  # type: ignore[arg-type]
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-        logger.setLevel(level)

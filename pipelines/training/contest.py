@@ -1,0 +1,251 @@
+"""From the results of trials to what is said of them: each way to transfer against scratch, the linear probe and the best."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from pipelines.config import CompareSection, TrainSection
+from pipelines.errors import TrainingError
+from pipelines.metrics.crossed import Crossed, crossed
+from pipelines.metrics.intervals import Interval
+from pipelines.metrics.verdicts import sign, verdict, way
+from pipelines.training.drawing import Ground
+from pipelines.training.trial import Result, changes
+
+PROBE, SCRATCH = "feature_extraction", "scratch"  # strategies that the others are held against
+
+
+@dataclass(frozen=True)
+class Way:
+    """One source and strategy at one size, over all seeds; differences are in AUROC, and None where there is no such rival.
+
+    Attributes:
+        title: in words.
+        label: short, the same at every size.
+        source: BACKBONE@WEIGHTS.
+        strategy: as it was asked for; `resolved` is what `recommended` came to.
+        size: labelled images asked for; None for all of them, of which there are `images`.
+        aurocs: of each seed.
+        auroc: their mean, with its 95% interval over patients and seeds.
+        over_scratch: the gain over training the same network from scratch.
+        over_probe: the gain over the linear probe of the same source, or, where that is not compared, over its cheapest.
+        behind: the best one minus this one.
+        probe: which that is, by its label.
+        passes: images through the backbone in one training, median over seeds; likewise `seconds`.
+        agreement: see `training.forgetting`; medians over seeds.
+        settings: where those of its training differ from params.yaml, but for the seed.
+    """
+
+    title: str
+    label: str
+    source: str
+    strategy: str
+    resolved: str
+    classifier: str | None
+    size: int | None
+    images: int
+    aurocs: tuple[float, ...]
+    auroc: Interval
+    over_scratch: Interval | None
+    over_probe: Interval | None
+    behind: Interval
+    probe: str | None
+    passes: float
+    seconds: float
+    trained: int
+    parameters: int
+    agreement: float | None
+    divergence: float | None
+    unmeasured: str | None
+    settings: Mapping[str, Any]
+
+    @property
+    def tied(self) -> bool:
+        """Whether it cannot be told apart from the best."""
+        return sign(self.behind) <= 0
+
+    @property
+    def command(self) -> str:
+        """What trains a model in this way."""
+        told = [f"--set {shlex.quote(f'{key}={_spelled(value)}')}" for key, value in self.settings.items()]
+        return " ".join(["radtransfer train", *told])
+
+
+@dataclass(frozen=True)
+class Contest:
+    """The ways to transfer, by size and then best first, what is said of those of the largest size, and what failed.
+
+    Attributes:
+        failed: why, by trials.
+    """
+
+    ways: tuple[Way, ...]
+    verdicts: tuple[str, ...]
+    failed: Mapping[str, str]
+
+    @property
+    def final(self) -> tuple[Way, ...]:
+        """Those of the largest size, best first."""
+        return tuple(way for way in self.ways if way.size == self.ways[-1].size)
+
+
+def contest(results: Sequence[Result], ground: Ground, settings: CompareSection, told: TrainSection) -> Contest:
+    """Compare what has a result for every seed; `told` is what params.yaml says, for the command that trains the best.
+
+    Raises:
+        TrainingError: nothing has.
+    """
+    groups: dict[tuple[str, str, int | None], list[Result]] = {}
+    for result in results:
+        groups.setdefault((result.trial.source, result.trial.strategy, result.trial.size), []).append(result)
+    whole = [group for group in groups.values() if not any(result.failed for result in group)]
+    failed = _failed(group for group in groups.values() if any(result.failed for result in group))
+    if not whole:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in failed.items())
+        raise TrainingError(f"compare: expected a way to transfer that can be trained here, got none: {reasons}")
+    whole.sort(key=lambda group: (group[0].trial.size or np.inf, -_mean(group)))
+    several = len({group[0].trial.source for group in whole if group[0].trial.strategy != SCRATCH}) > 1
+    found = _crossed(whole, ground, settings)
+    ways = [_way(group, whole, found, told, several=several) for group in whole]
+    known = Contest(tuple(ways), (), failed)
+    return replace(known, verdicts=tuple(said(known.final, seeds=len(settings.seeds))))
+
+
+def _failed(groups: Iterable[Sequence[Result]]) -> dict[str, str]:
+    """Why, by the trials that failed for the same reason."""
+    reasons: dict[str, list[str]] = {}
+    for group in groups:
+        reasons.setdefault(next(result.failed for result in group if result.failed), []).append(_trials(group))
+    return {", ".join(names): reason for reason, names in reasons.items()}
+
+
+def said(ways: Sequence[Way], *, seeds: int) -> list[str]:
+    """The verdicts on ways of one size, best first: the best, what transfer is worth, and each against the probe."""
+    best, rest = ways[0], ways[1:]
+    tied = [way.title for way in rest if way.tied]
+    lines = [f"best: {best.title}" + (f"; not to be told apart from it: {', '.join(tied)}" if tied else "")]
+    transferred = [way for way in ways if way.over_scratch]
+    if transferred:
+        first = transferred[0]
+        lines.append(_verdict(first, first.over_scratch, "training from scratch", of_transfer=True))
+        hurt = [way for way in transferred[1:] if way.over_scratch and sign(way.over_scratch) < 0]
+        lines += [_verdict(way, way.over_scratch, "training from scratch", of_transfer=True) for way in hurt]
+        if not any(sign(way.over_scratch) > 0 for way in transferred if way.over_scratch):
+            lines.append("nothing here is shown to be better than training from scratch")
+    titles = {way.label: way.title for way in ways}
+    lines += [_verdict(way, way.over_probe, titles[way.probe]) for way in ways if way.probe]
+    cheapest = min((way for way in ways if way.tied), key=lambda way: way.seconds)
+    if cheapest is not best:
+        lines.append(
+            f"cheapest that cannot be told apart from the best: {cheapest.title}, {_seconds(cheapest)} of training instead of "
+            f"{_seconds(best)}"
+        )
+    if seeds == 1:
+        lines.append("one seed: the luck of the seed is not in these intervals; name several in compare.seeds")
+    return lines
+
+
+def _verdict(way: Way, difference: Interval | None, rival: str, *, of_transfer: bool = False) -> str:
+    assert difference is not None
+    return verdict(way.title, rival, difference, of_transfer=of_transfer)
+
+
+def _crossed(whole: Sequence[Sequence[Result]], ground: Ground, settings: CompareSection) -> Crossed:
+    labels = ground.judged.examples.labels[:, : len(ground.task.columns)]
+    scores = {_trials(group): np.stack([result.scores for result in group if result.scores is not None]) for group in whole}
+    sizes = {group[0].trial.size for group in whole}
+    return crossed(
+        labels,
+        scores,
+        ground.judged.rows["patient"].to_numpy(),
+        rivals=[[_trials(group) for group in whole if group[0].trial.size == size] for size in sizes],
+        resamples=settings.bootstrap,
+        seed=settings.seed,
+    )
+
+
+def _way(group: Sequence[Result], whole: Sequence[Sequence[Result]], found: Crossed, told: TrainSection, *, several: bool) -> Way:
+    first, name = group[0], _trials(group)
+    peers = [other for other in whole if other[0].trial.size == first.trial.size]
+    scratch = _scratch(group, peers)
+    probe = _probe(group, peers)
+    forgotten = [result.forgetting for result in group if result.forgetting and result.forgetting.agreement is not None]
+    return Way(
+        title=_title(first, several=several),
+        label=_label(first, several=several),
+        source=first.trial.source,
+        strategy=first.trial.strategy,
+        resolved=first.strategy,
+        classifier=first.classifier,
+        size=first.trial.size,
+        images=int(median(result.images for result in group)),
+        aurocs=tuple(float(result.auroc or 0.0) for result in group),
+        auroc=found.aurocs[name],
+        over_scratch=found.difference(name, _trials(scratch)) if scratch else None,
+        over_probe=found.difference(name, _trials(probe)) if probe else None,
+        behind=Interval(0.0, 0.0, 0.0) if group is peers[0] else found.difference(_trials(peers[0]), name),
+        probe=_label(probe[0], several=several) if probe else None,
+        passes=median(result.passes for result in group),
+        seconds=median(result.seconds for result in group),
+        trained=first.trained,
+        parameters=first.parameters,
+        agreement=median(each.agreement or 0.0 for each in forgotten) if forgotten else None,
+        divergence=median(each.divergence or 0.0 for each in forgotten) if forgotten else None,
+        unmeasured=first.forgetting.unmeasured if first.forgetting else None,
+        settings=changes(told, first.settings or {}),
+    )
+
+
+def _scratch(group: Sequence[Result], peers: Sequence[Sequence[Result]]) -> Sequence[Result] | None:
+    """The same network without transfer."""
+    own = group[0]
+    return next(
+        (
+            other
+            for other in peers
+            if other[0].strategy == SCRATCH and own.strategy != SCRATCH and other[0].trial.backbone == own.trial.backbone
+        ),
+        None,
+    )
+
+
+def _probe(group: Sequence[Result], peers: Sequence[Sequence[Result]]) -> Sequence[Result] | None:
+    """The linear probe of the same source, or else the cheapest of it; None for itself and from scratch."""
+    own = group[0]
+    same = [other for other in peers if other[0].trial.source == own.trial.source and own.strategy != SCRATCH]
+    probes = [other for other in same if other[0].trial.strategy == PROBE]
+    chosen = min(probes or same, key=lambda other: median(result.passes for result in other), default=None)
+    return None if chosen is None or chosen is group else chosen
+
+
+def _mean(group: Sequence[Result]) -> float:
+    return float(np.mean([result.auroc for result in group]))
+
+
+def _trials(group: Sequence[Result]) -> str:
+    return group[0].trial.name.rpartition(" seed ")[0]
+
+
+def _title(result: Result, *, several: bool) -> str:
+    source = result.trial.source if several else None
+    return way(result.trial.strategy, result.strategy, result.classifier, source)
+
+
+def _label(result: Result, *, several: bool) -> str:
+    name = result.trial.strategy if result.trial.strategy == result.strategy else f"{result.trial.strategy}: {result.strategy}"
+    return f"{name}, {result.trial.source}" if several else name
+
+
+def _spelled(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _seconds(way: Way) -> str:
+    return f"{way.seconds:.1f} s" if way.seconds < 10 else f"{way.seconds:,.0f} s"

@@ -1,0 +1,121 @@
+"""What is said of ways to transfer, by what their intervals are."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipelines.metrics.intervals import Interval
+from pipelines.training.contest import Way, said
+
+NOTHING = Interval(0.0, 0.0, 0.0)
+NOT_SHOWN = "nothing here is shown to be better than training from scratch"
+
+
+def around(value: float, half: float = 0.02) -> Interval:
+    return Interval(value, value - half, value + half)
+
+
+def a_way(name: str, title: str, *, scratch: float | None, probe: float | None, behind: float, seconds: float = 10) -> Way:
+    return Way(
+        title=title,
+        label=name,
+        source="net@weights",
+        strategy=name,
+        resolved=name,
+        classifier=None,
+        size=None,
+        images=100,
+        aurocs=(0.8,),
+        auroc=around(0.8),
+        over_scratch=None if scratch is None else around(scratch),
+        over_probe=None if probe is None else around(probe),
+        behind=around(behind) if behind else NOTHING,
+        probe=None if probe is None else "probe",
+        passes=100,
+        seconds=seconds,
+        trained=1,
+        parameters=2,
+        agreement=None,
+        divergence=None,
+        unmeasured=None,
+        settings={"train.strategy.name": name, "train.strategy.rates": {"stem": 0.0}, "train.strategy.learning_rate": None},
+    )
+
+
+def the_ways(full: float, probe: float, scratch: float) -> list[Way]:
+    """Their AUROCs; a difference beyond 0.02 is sure."""
+    best = max(full, probe, scratch)
+    ways = {
+        full: a_way("full", "all layers", scratch=full - scratch, probe=full - probe, behind=best - full, seconds=60),
+        probe: a_way("probe", "a probe", scratch=probe - scratch, probe=None, behind=best - probe, seconds=2),
+        scratch: a_way("scratch", "from scratch", scratch=None, probe=None, behind=best - scratch, seconds=50),
+    }
+    return [ways[auroc] for auroc in sorted(ways, reverse=True)]
+
+
+@pytest.mark.parametrize(
+    ("aurocs", "lines", "not_said"),
+    [
+        (
+            (0.95, 0.90, 0.80),
+            [
+                "best: all layers",
+                "transfer helps: all layers is better than training from scratch here: +0.150",
+                "all layers is better than a probe here: +0.050",
+            ],
+            ["hurts", "nothing here is shown", "cheapest", "not to be told apart"],
+        ),
+        (
+            (0.80, 0.90, 0.85),
+            [
+                "best: a probe",
+                "transfer helps: a probe is better than training from scratch here: +0.050",
+                "transfer hurts: all layers is worse than training from scratch here: −0.050",
+                "all layers is worse than a probe here: −0.100",
+            ],
+            ["nothing here is shown"],
+        ),
+        (
+            (0.80, 0.81, 0.90),
+            ["best: from scratch", "transfer hurts: a probe", "transfer hurts: all layers", NOT_SHOWN],
+            ["transfer helps"],
+        ),
+        (
+            (0.905, 0.90, 0.899),
+            [
+                "best: all layers; not to be told apart from it: a probe, from scratch",
+                "all layers cannot be told apart from training from scratch",
+                NOT_SHOWN,
+                "cheapest that cannot be told apart from the best: a probe, 2.0 s of training instead of 60 s",
+            ],
+            ["helps", "hurts"],
+        ),
+    ],
+    ids=["transfer helps", "one way hurts", "every way hurts", "nothing is told apart"],
+)
+def test_the_verdicts_follow_from_the_intervals(
+    aurocs: tuple[float, float, float], lines: list[str], not_said: list[str]
+) -> None:
+    verdicts = said(the_ways(*aurocs), seeds=3)
+    for line in lines:
+        assert any(verdict.startswith(line) for verdict in verdicts), (line, verdicts)
+    assert not [words for words in not_said if words in "\n".join(verdicts)]
+    assert not any("one seed" in verdict for verdict in verdicts)
+
+
+def test_one_seed_is_warned_of() -> None:
+    assert said(the_ways(0.9, 0.8, 0.7), seeds=1)[-1].startswith("one seed: the luck of the seed is not in these intervals")
+
+
+def test_where_nothing_starts_from_scratch_its_gain_is_not_spoken_of() -> None:
+    alone = [a_way("full", "all layers", scratch=None, probe=0.05, behind=0), a_way("probe", "a probe", scratch=None, probe=None,
+             behind=0.05)]  # fmt: skip
+    assert not any("scratch" in verdict for verdict in said(alone, seeds=3))
+
+
+def test_the_command_can_be_typed() -> None:
+    command = a_way("full", "all layers", scratch=None, probe=None, behind=0).command
+    assert command == (
+        "radtransfer train --set train.strategy.name=full --set 'train.strategy.rates={\"stem\": 0.0}' "
+        "--set train.strategy.learning_rate=null"
+    )
