@@ -228,6 +228,8 @@ def test_adding_another_file_under_a_name_in_use_is_refused_and_the_same_again_i
         ({"std": (0.0, 0.0, 0.0)}, "std: three numbers > 0"),
         ({"mean": (float("nan"), 0.5, 0.5)}, "input_range, mean, std and golden: finite"),
         ({"input_range": (255.0,)}, "input_range: two numbers, low < high"),
+        ({"mean": (123.7, 116.3, 103.5)}, r"--mean: expected .* range, 0 to 1, got 123.7,116.3,103.5; .* or --input-range"),
+        ({"input_range": (-1024.0, 0.0), "mean": (0.5, 0.5, 0.5)}, "--mean: expected values within the input range, -1024 to 0"),
         ({"channels": "rgb"}, "channels: RGB, BGR or grey"),
         ({"input_size": -3}, "input_size: a whole number > 0"),
     ],

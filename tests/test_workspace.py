@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ast
 import json
 import os
 import subprocess
@@ -11,7 +12,22 @@ import yaml
 from pipelines import config, versioning, workspace
 from pipelines.errors import ConfigurationError, ServiceError
 from pipelines.paths import Paths
-from pipelines.stages import PLOTS, STAGES
+from pipelines.stages import PLOTS, STAGES, Stage
+
+# what says where things lie and how they are told, and decides no result
+PLAIN = {
+    "__init__",
+    "config",
+    "console",
+    "errors",
+    "files",
+    "imaging/store",
+    "paths",
+    "processes",
+    "records",
+    "training_display",
+    "versioning",
+}
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +96,24 @@ def test_every_code_dependency_exists(repository: Path) -> None:
             assert (repository / code).exists(), code
 
 
+@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
+def test_what_a_stage_imports_is_among_its_code(stage: Stage, repository: Path) -> None:
+    package = repository / "pipelines"
+    tree = ast.parse((package / "stages" / f"{stage.name}.py").read_text())
+    named = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pipelines")]
+    modules = [f"{node.module}.{alias.name}".split(".")[1:] for node in named for alias in node.names]
+    files = [next(file for file in _files(package, module) if file.is_file()) for module in modules]
+    code = [repository / path for path in stage.code]
+    outside = {file for file in files if not any(file.is_relative_to(path) for path in code)}
+    assert {file.relative_to(package).with_suffix("").as_posix() for file in outside} <= PLAIN
+
+
+def _files(package: Path, names: list[str]) -> list[Path]:
+    """Where a name may come from: a module of its own, or the one that holds it."""
+    own = package.joinpath(*names)
+    return [own.with_suffix(".py"), own / "__init__.py", own.parent.with_suffix(".py"), own.parent / "__init__.py"]
+
+
 def test_every_plot_is_of_a_declared_output() -> None:
     outs = {out for stage in STAGES for out in stage.outs}
     assert {plot.table for plot in PLOTS} <= outs
@@ -88,7 +122,7 @@ def test_every_plot_is_of_a_declared_output() -> None:
 def test_changed_code_changes_the_fingerprints_of_its_stages_only(made: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     before = json.loads(made.code.read_text())
     original = Path.read_bytes
-    monkeypatch.setattr(Path, "read_bytes", lambda self: original(self) + (b"#" if self.parent.name == "training" else b""))
+    monkeypatch.setattr(Path, "read_bytes", lambda self: original(self) + (b"#" if self.parent.name == "transfer" else b""))
     workspace.refresh_code(made)
     after = json.loads(made.code.read_text())
     assert {name for name in after if after[name] != before[name]} == {"train"}

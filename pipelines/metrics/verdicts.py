@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
 from pipelines.metrics.intervals import Interval
 
 WAYS = {
@@ -25,19 +27,26 @@ CLASSIFIERS = {
 }
 
 
-def way(asked: str, strategy: str, classifier: str | None, source: str | None) -> str:
+def way(asked: str, came_to: Mapping[str, str | None], source: str | None) -> str:
     """A way to transfer in words, with its name in params.yaml.
 
     Args:
         asked: the name, which may be `recommended`.
-        strategy: what that came to.
-        classifier: on cached features.
+        came_to: what that came to, each strategy with its classifier on cached features.
         source: named where there are several.
     """
-    words = CLASSIFIERS[classifier or "linear"] if strategy == "feature_extraction" else WAYS[strategy]
-    name = asked if asked == strategy else f"{asked}: {strategy}"
-    known = f"{name}, {source}" if source else name
-    return f"{words} ({known})"
+    words = (
+        CLASSIFIERS[classifier or "linear"] if strategy == "feature_extraction" else WAYS[strategy]
+        for strategy, classifier in came_to.items()
+    )
+    return f"{' or '.join(words)} ({called(asked, came_to, source)})"
+
+
+def called(asked: str, came_to: Iterable[str], source: str | None) -> str:
+    """Its name alone; arguments as for `way`."""
+    taken = " or ".join(came_to)
+    name = asked if asked == taken else f"{asked}: {taken}"
+    return f"{name}, {source}" if source else name
 
 
 def verdict(name: str, rival: str, difference: Interval, *, of_transfer: bool = False) -> str:

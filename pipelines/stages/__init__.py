@@ -125,12 +125,15 @@ STAGES = (
         params=("task",),
         code=(
             "pipelines/stages/evaluate.py",
+            "pipelines/tested.py",
             "pipelines/metrics",
             "pipelines/inference.py",
             "pipelines/quality/leakage.py",
             "pipelines/quality/shortcuts.py",
             "pipelines/quality/shortcut_comparison.py",
+            "pipelines/training/answers.py",
             "pipelines/packet.py",
+            "pipelines/packet_cases.py",
             "pipelines/packet.html.j2",
         ),
         outs=(

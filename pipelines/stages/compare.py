@@ -6,7 +6,8 @@ figure is that of a choice. What `evaluate` says of the model that is then train
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from io import StringIO
 from typing import Any
@@ -156,7 +157,9 @@ def conclude(config: Config, paths: Paths, *, trained: int = 0) -> CompareSummar
     known = [kept(paths, trial, identities.of(trial)) or _lost(trial) for trial in trials(config, prepared.size)]
     told = load(paths.params).train if paths.params.is_file() else config.train  # without what `--set` says for this call
     found = contest(known, prepared, config.compare, told)
-    pictures = comparison_plots.draw(_curves(found), _points(found.final), _forest(found.final))
+    names = _names(found)
+    pictures = comparison_plots.draw(_curves(found, names), _points(found.final, names), _forest(found.final))
+    shutil.rmtree(paths.comparison / "figures", ignore_errors=True)
     for name, content in pictures.items():
         files.write_bytes(paths.comparison / "figures" / name, content)
     table = pd.DataFrame([_row(result) for result in known])
@@ -240,14 +243,28 @@ def _row(result: Result) -> dict[str, Any]:
     }
 
 
-def _points(ways: Sequence[Way]) -> list[Point]:
-    return [Point(way.label, way.images, way.auroc, max(way.seconds, 1e-3)) for way in ways]
+Names = Mapping[tuple[str, str], str]
 
 
-def _curves(found: Contest) -> dict[str, list[Point]]:
-    """By label, in the order of the largest size; those that have none there come last."""
-    labels = dict.fromkeys([*(way.label for way in found.final), *(way.label for way in found.ways)])
-    return {label: _points([way for way in found.ways if way.label == label]) for label in labels}
+def _names(found: Contest) -> dict[tuple[str, str], str]:
+    """Of each source and strategy its label, without what `recommended` came to where that differs between sizes.
+
+    In the order of the largest size; those that have none there come last.
+    """
+    names: dict[tuple[str, str], str] = {}
+    for way in (*found.final, *found.ways):
+        key = way.source, way.strategy
+        same = names.get(key, way.label) == way.label
+        names[key] = way.label if same else way.label.replace(f": {way.resolved}", "", 1)
+    return names
+
+
+def _points(ways: Sequence[Way], names: Names) -> list[Point]:
+    return [Point(names[way.source, way.strategy], way.images, way.auroc, max(way.seconds, 1e-3)) for way in ways]
+
+
+def _curves(found: Contest, names: Names) -> dict[str, list[Point]]:
+    return {name: [point for point in _points(found.ways, names) if point.name == name] for name in names.values()}
 
 
 def _forest(ways: Sequence[Way]) -> dict[str, list[Row]]:

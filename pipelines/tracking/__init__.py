@@ -33,7 +33,7 @@ from pipelines import files, tracking_store
 from pipelines.errors import ServiceError
 from pipelines.paths import Paths
 from pipelines.records import CALLED, Task, class_column, probability_column, value_column
-from pipelines.tracking.client import BATCH, NEUTRAL, curves_of, experiment_of, record, speaking
+from pipelines.tracking.client import BATCH, NEUTRAL, curves_of, experiment_of, now, record, speaking
 
 CHALLENGER = "challenger"
 CHAMPION = "champion"
@@ -220,8 +220,9 @@ def submit(paths: Paths, submission: Submission) -> Version:
 
 
 def _log(client: MlflowClient, run: str, submission: Submission) -> None:
-    curves = curves_of(submission.history, submission.task.score_name)
-    record(client, run, submission.parameters, submission.metrics, curves)
+    moment = now()
+    curves = curves_of(submission.history, submission.task.score_name, moment)
+    record(client, run, submission.parameters, submission.metrics, curves, moment)
     for key, value in {**submission.tags, "mlflow.note.content": submission.description}.items():
         client.set_tag(run, key, value)
     client.log_artifacts(run, str(submission.attachments))

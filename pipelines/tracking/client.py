@@ -35,13 +35,21 @@ CLASSIC = {"mlflow.experimentKind": "custom_model_development"}
 
 
 def record(
-    client: MlflowClient, run: str, parameters: Mapping[str, Any], metrics: Mapping[str, float | None], curves: Iterator[Metric]
+    client: MlflowClient,
+    run: str,
+    parameters: Mapping[str, Any],
+    metrics: Mapping[str, float | None],
+    curves: Iterator[Metric],
+    moment: int,
 ) -> None:
-    """Log parameters, curves and final metrics; a metric that is None (undefined) is left out."""
+    """Log parameters, curves and final metrics; a metric that is None (undefined) is left out.
+
+    MLflow keeps one of two points that are alike, `moment` and all, so that a log that was cut short may be written again.
+    """
     said = [Param(key, shortened(value)) for key, value in parameters.items()]
     for start in range(0, len(said), BATCH):
         client.log_batch(run, params=said[start : start + BATCH])
-    final = [Metric(metric_name(key), value, now(), 0) for key, value in metrics.items() if value is not None]
+    final = [Metric(metric_name(key), value, moment, 0) for key, value in metrics.items() if value is not None]
     points = [*curves, *final]
     for start in range(0, len(points), BATCH):
         client.log_batch(run, metrics=points[start : start + BATCH])
@@ -64,14 +72,14 @@ def experiment_of(client: MlflowClient, paths: Paths, name: str) -> str:
     return identifier
 
 
-def curves_of(history: Path, score: str) -> Iterator[Metric]:
+def curves_of(history: Path, score: str, moment: int) -> Iterator[Metric]:
     """A metric point for each number in the table of epochs; cells that are empty or NaN have none.
 
     Args:
         history: a CSV file with a column `epoch`.
         score: what its column `validation_auroc` holds (`records.Task.score_name`).
+        moment: of every point.
     """
-    moment = now()
     with history.open(newline="") as stream:
         for row in csv.DictReader(stream):
             step = int(row.pop("epoch"))

@@ -18,7 +18,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
 from pipelines import __version__
 from pipelines.config import Config
 from pipelines.paths import Paths
-from pipelines.tracking.client import NEUTRAL, experiment_of, metric_name, now, record, speaking
+from pipelines.tracking.client import NEUTRAL, experiment_of, metric_name, record, speaking
 from pipelines.training.contest import Contest, Way
 from pipelines.training.trial import Result, flat
 
@@ -70,7 +70,8 @@ def _logged(client: MlflowClient, experiment: str, entry: _Entry, *, parent: str
         tags |= {MLFLOW_PARENT_RUN_ID: parent} if parent else {}
         known = client.create_run(experiment, run_name=entry.name, tags=tags)
     identifier = known.info.run_id
-    record(client, identifier, entry.parameters, entry.metrics, _curves(entry.history))
+    began = known.info.start_time
+    record(client, identifier, entry.parameters, entry.metrics, _curves(entry.history, began), began)
     if entry.failed:
         client.set_tag(identifier, FAILED, entry.failed)
     if finish:
@@ -140,8 +141,7 @@ def _child(result: Result) -> _Entry:
     )
 
 
-def _curves(history: Sequence[Mapping[str, float]]) -> Iterator[Metric]:
-    moment = now()
+def _curves(history: Sequence[Mapping[str, float]], moment: int) -> Iterator[Metric]:
     for epoch in history:
         for name, value in epoch.items():
             if name != "epoch" and math.isfinite(value):

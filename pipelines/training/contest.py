@@ -15,7 +15,7 @@ from pipelines.config import CompareSection, TrainSection
 from pipelines.errors import TrainingError
 from pipelines.metrics.crossed import Crossed, crossed
 from pipelines.metrics.intervals import Interval
-from pipelines.metrics.verdicts import sign, verdict, way
+from pipelines.metrics.verdicts import called, sign, verdict, way
 from pipelines.training.drawing import Ground
 from pipelines.training.trial import Result, changes
 
@@ -28,9 +28,9 @@ class Way:
 
     Attributes:
         title: in words.
-        label: short, the same at every size.
+        label: short.
         source: BACKBONE@WEIGHTS.
-        strategy: as it was asked for; `resolved` is what `recommended` came to.
+        strategy: as it was asked for; `resolved` is what `recommended` came to, "a or b" where the seeds' draws differ in it.
         size: labelled images asked for; None for all of them, of which there are `images`.
         aurocs: of each seed.
         auroc: their mean, with its 95% interval over patients and seeds.
@@ -178,11 +178,11 @@ def _way(group: Sequence[Result], whole: Sequence[Sequence[Result]], found: Cros
     probe = _probe(group, peers)
     forgotten = [result.forgetting for result in group if result.forgetting and result.forgetting.agreement is not None]
     return Way(
-        title=_title(first, several=several),
-        label=_label(first, several=several),
+        title=_title(group, several=several),
+        label=_label(group, several=several),
         source=first.trial.source,
         strategy=first.trial.strategy,
-        resolved=first.strategy,
+        resolved=" or ".join(_came_to(group)),
         classifier=first.classifier,
         size=first.trial.size,
         images=int(median(result.images for result in group)),
@@ -191,7 +191,7 @@ def _way(group: Sequence[Result], whole: Sequence[Sequence[Result]], found: Cros
         over_scratch=found.difference(name, _trials(scratch)) if scratch else None,
         over_probe=found.difference(name, _trials(probe)) if probe else None,
         behind=Interval(0.0, 0.0, 0.0) if group is peers[0] else found.difference(_trials(peers[0]), name),
-        probe=_label(probe[0], several=several) if probe else None,
+        probe=_label(probe, several=several) if probe else None,
         passes=median(result.passes for result in group),
         seconds=median(result.seconds for result in group),
         trained=first.trained,
@@ -233,14 +233,19 @@ def _trials(group: Sequence[Result]) -> str:
     return group[0].trial.name.rpartition(" seed ")[0]
 
 
-def _title(result: Result, *, several: bool) -> str:
-    source = result.trial.source if several else None
-    return way(result.trial.strategy, result.strategy, result.classifier, source)
+def _title(group: Sequence[Result], *, several: bool) -> str:
+    trial = group[0].trial
+    return way(trial.strategy, _came_to(group), trial.source if several else None)
 
 
-def _label(result: Result, *, several: bool) -> str:
-    name = result.trial.strategy if result.trial.strategy == result.strategy else f"{result.trial.strategy}: {result.strategy}"
-    return f"{name}, {result.trial.source}" if several else name
+def _label(group: Sequence[Result], *, several: bool) -> str:
+    trial = group[0].trial
+    return called(trial.strategy, _came_to(group), trial.source if several else None)
+
+
+def _came_to(group: Sequence[Result]) -> dict[str, str | None]:
+    """The strategies that were taken, each with its classifier; `recommended` goes by the images of each draw."""
+    return {result.strategy: result.classifier for result in group}
 
 
 def _spelled(value: Any) -> str:

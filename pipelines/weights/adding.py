@@ -83,6 +83,7 @@ def add(path: Path, said: Description) -> Verification:
     passport, layout = _passport(path, hashlib.sha256(content).hexdigest(), state, within, said)
     passport = replace(passport, renames=renames)
     passports.Passport.from_dict(passport.to_dict(), path.name)
+    _check_mean(passport, path)
     _check_name(passport, path, folder)
     network = backbones.build(passport.backbone, outputs=1, dropout=0, normalisation=passport.normalisation)
     passport = replace(passport, reduction=network.probe().reduction)
@@ -99,6 +100,17 @@ def add(path: Path, said: Description) -> Verification:
         assumed=_assumed(passport, layout, said),
     )
     return Verification(True, (checked,))
+
+
+def _check_mean(passport: Passport, path: Path) -> None:
+    """Refuse a mean that no images in the input range have; a mean of 0 and a deviation of 1 say that nothing is normalised."""
+    (low, high), as_it_is = passport.input_range, (set(passport.mean), set(passport.std)) == ({0}, {1})
+    if not as_it_is and not all(low <= value <= high for value in passport.mean):
+        got = ",".join(f"{value:g}" for value in passport.mean)
+        raise WeightsError(
+            f"{path.name}: --mean: expected values within the input range, {low:g} to {high:g}, got {got}; give --mean and --std "
+            "in units of that range, or --input-range as images were before they were normalised, e.g. --input-range 0,255"
+        )
 
 
 def _check_name(passport: Passport, path: Path, folder: Path) -> None:

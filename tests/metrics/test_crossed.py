@@ -54,7 +54,7 @@ def test_a_pair_is_the_same_the_other_way_round() -> None:
 def test_equals_are_rarely_told_apart_even_where_the_seed_decides(seeds: int, luck: float) -> None:
     """Of 100 comparisons of four equals, each with all its six pairs, at most 5% err; up to 10 are within chance.
 
-    Without the seeds most would (see the next test), and with Student's t for a single pair 13% of those with two or three.
+    Without the seeds most would (see `test_with_one_seed…`), and with Student's t for a single pair 7 to 17 where seeds differ.
     """
     wrong = 0
     for number in range(100):

@@ -40,26 +40,31 @@ def test_a_difference_is_sure_where_its_interval_does_not_reach_nothing(low: flo
 
 
 @pytest.mark.parametrize(
-    ("asked", "strategy", "classifier", "source", "words"),
+    ("asked", "came_to", "source", "words"),
     [
-        ("full", "full", None, None, "fine-tuning all layers (full)"),
-        ("feature_extraction", "feature_extraction", "knn", None, "nearest neighbours on cached features (feature_extraction)"),
+        ("full", {"full": None}, None, "fine-tuning all layers (full)"),
+        ("feature_extraction", {"feature_extraction": "knn"}, None, "nearest neighbours on cached features (feature_extraction)"),
         (
             "recommended",
-            "differential",
-            None,
+            {"differential": None},
             "resnet18@imagenet",
             "fine-tuning all layers at decaying rates (recommended: differential, resnet18@imagenet)",
+        ),
+        (
+            "recommended",
+            {"last_groups": None, "scratch": None},
+            None,
+            "fine-tuning the last layers or training from scratch (recommended: last_groups or scratch)",
         ),
     ],
 )
 def test_a_way_to_transfer_has_words_and_its_name(
-    asked: str, strategy: str, classifier: str | None, source: str | None, words: str
+    asked: str, came_to: dict[str, str | None], source: str | None, words: str
 ) -> None:
-    assert way(asked, strategy, classifier, source) == words
+    assert way(asked, came_to, source) == words
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_every_strategy_has_words(name: str) -> None:
     settings = StrategySection.model_validate({"name": name})
-    assert f"({name})" in way(name, name, settings.classifier or STRATEGIES[name].classifier, None)
+    assert f"({name})" in way(name, {name: settings.classifier or STRATEGIES[name].classifier}, None)

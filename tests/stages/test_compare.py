@@ -236,8 +236,20 @@ def test_sizes_make_a_learning_curve_and_the_verdict_is_on_the_largest(paths: Pa
     assert [way.images for way in summary.ways] == [8, 8, 8, 20, 20, 20]
     assert summary.verdicts[0].startswith(f"best: {summary.ways[3].title}")
     assert "artifacts/compare/figures/learning_curve.png" in summary.figures
+    compare.run(config(sizes=[20]), paths)
+    assert {path.name for path in (paths.comparison / "figures").iterdir()} == {"differences.png", "pareto.png"}
     with pytest.raises(ConfigurationError, match=r"compare.sizes: expected at most 30, .* less 6 for early stopping .* got 31"):
         compare.run(config(sizes=[8, 31]), paths)
+
+
+def test_recommended_is_one_curve_whatever_it_comes_to(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr(comparison_plots, "draw", lambda *given: drawn.append(given) or {})
+    summary = compare.run(config(sizes=[8, 20], strategies=["recommended"], seeds=[1]), paths)
+    assert [way.label for way in summary.ways] == ["recommended: last_groups", "recommended: differential"]
+    ((curves, final, _),) = drawn
+    assert {name: [point.images for point in points] for name, points in curves.items()} == {"recommended": [8, 20]}
+    assert [point.name for point in final] == ["recommended"]
 
 
 def test_with_one_seed_its_luck_is_said_not_to_be_in_the_interval(paths: Paths) -> None:
@@ -308,7 +320,7 @@ def test_every_training_is_a_run_below_one_parent_and_is_there_once(logged: Path
     assert {run.data.tags["mlflow.user"] for run in runs} == {"radtransfer"}
 
 
-def test_logging_that_was_cut_short_is_finished(logged: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_logging_that_was_cut_short_is_finished_and_says_nothing_twice(logged: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     from pipelines.tracking import comparison
 
     settings = config(strategies=["feature_extraction", "scratch"], mlflow=True)
@@ -316,9 +328,9 @@ def test_logging_that_was_cut_short_is_finished(logged: Paths, monkeypatch: pyte
 
     def failing(*arguments: Any) -> None:
         calls.append(arguments)
+        record(*arguments)
         if len(calls) == 3:
             raise OSError("the server went away")
-        record(*arguments)
 
     monkeypatch.setattr(comparison, "record", failing)
     with pytest.raises(ServiceError, match=r"the comparison itself is done and kept: call `radtransfer compare` again"):
@@ -329,6 +341,8 @@ def test_logging_that_was_cut_short_is_finished(logged: Paths, monkeypatch: pyte
     runs = client.search_runs([each.experiment_id for each in client.search_experiments()])
     assert len(runs) == 5
     assert {run.info.status for run in runs} == {"FINISHED"}
+    points = [client.get_metric_history(run.info.run_id, name) for run in runs for name in run.data.metrics]
+    assert {len(of_one) for of_one in points} == {1}  # one epoch
 
 
 def test_where_there_are_further_tasks_the_main_one_judges(paths: Paths) -> None:

@@ -352,7 +352,7 @@ def test_a_full_disk_ends_in_clear_words_loses_nothing_and_goes_on(
     folders["workspace"].mkdir()
     monkeypatch.setenv("RADTRANSFER_QUARANTINE", str(folders["quarantine"]))
     paths = Paths(folders["workspace"])
-    filler = write(small_disk / "filler", bytes(1_200_000))
+    filler = write(small_disk / "filler", bytes(600_000))
     with (
         pytest.raises(StorageError, match=r"no space is left on a disk .* it goes on where it stopped") as caught,
         discreet(),

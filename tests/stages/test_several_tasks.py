@@ -148,7 +148,7 @@ def test_the_mean_score_is_not_called_an_auroc_in_the_card_nor_in_mlflow(made: M
     assert training["validation_score"] == made.trained.validation_auroc
     history = made.paths.model / "history.csv"
     assert history.read_text().startswith("epoch,train_loss,validation_loss,validation_auroc,")
-    names = {point.key for point in client.curves_of(history, made.task.score_name)}
+    names = {point.key for point in client.curves_of(history, made.task.score_name, 0)}
     assert "validation_score" in names
     assert "validation_auroc" not in names
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from pipelines.metrics.intervals import Interval
-from pipelines.training.contest import Way, said
+from pipelines.training.contest import Way, _label, said
+from pipelines.training.trial import Result, Trial
 
 NOTHING = Interval(0.0, 0.0, 0.0)
 NOT_SHOWN = "nothing here is shown to be better than training from scratch"
@@ -111,6 +112,13 @@ def test_where_nothing_starts_from_scratch_its_gain_is_not_spoken_of() -> None:
     alone = [a_way("full", "all layers", scratch=None, probe=0.05, behind=0), a_way("probe", "a probe", scratch=None, probe=None,
              behind=0.05)]  # fmt: skip
     assert not any("scratch" in verdict for verdict in said(alone, seeds=3))
+
+
+def test_everything_that_recommended_came_to_is_named() -> None:
+    """A draw may have enough patients of each class for one strategy, and that of another seed for another only."""
+    drawn = [("last_groups", 1), ("differential", 2), ("last_groups", 3)]
+    group = [Result(Trial("net@weights", "recommended", 16, seed), "", strategy=strategy) for strategy, seed in drawn]
+    assert _label(group, several=True) == "recommended: last_groups or differential, net@weights"
 
 
 def test_the_command_can_be_typed() -> None:
