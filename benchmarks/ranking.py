@@ -220,6 +220,8 @@ def agreement(rows: pd.DataFrame, score: str) -> str:
     taus = [stats.weightedtau(part["auroc"], part[score]).statistic for _, part in rows.groupby("seed") if len(part) > 2]
     if not taus:
         return "–"
+    if len(taus) == 1:
+        return f"{taus[0]:.2f} (one seed)"
     return f"{np.mean(taus):.2f} [{min(taus):.2f}, {max(taus):.2f}], {len(taus)} seeds"
 
 
