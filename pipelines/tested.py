@@ -72,6 +72,7 @@ def cohort_of(paths: Paths, task: Task) -> pd.DataFrame:
 
 
 def predicted(model: Model, store: ArrayStore, cohort: pd.DataFrame, task: Task) -> Tested:
+    """What the model says of the test part of a cohort, which is as `cohort_of` gives it."""
     rows = cohort[cohort["part"] == "test"].reset_index(drop=True)
     shards, places = rows["shard"].to_numpy(np.int64), rows["row"].to_numpy(np.int64)
     chunks = [np.empty((0, sum(head.answers for head in task.heads)), np.float32)]
