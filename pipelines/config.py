@@ -372,6 +372,9 @@ class Policy(Section):
         description="lower end of the 95% interval of the test AUROC minus the best shortcut's, of each output; null waives it",
     )
     refuse_shortcut_alarm: bool = Field(False, description="a shortcut that cannot see findings but knows the label is a veto")
+    refuse_harmful_adaptation: bool = Field(
+        True, description="a model that is surely worse where it was adapted to than one that was not is refused"
+    )
     require_quality: bool = Field(True, description="every `error` expectation passed")
     require_no_leakage: bool = Field(True, description="the leakage certificate is clean and is that of this split")
 

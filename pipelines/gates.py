@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from pipelines.config import Policy
+from pipelines.records import HARMED
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class Evidence:
         shortcut_gains_low: likewise for each output, beside the shortcut that is best there.
         shortcut_alarm: whether a shortcut that cannot see findings knows a label.
         shortcut_alarms: which shortcuts do, in words, with the outputs whose labels they know.
+        adaptation: what became of an adaptation to another hospital, a verdict of `transfer.guard`; None without one.
+        adaptation_says: the same in a sentence, with its figures.
     """
 
     auroc_low: float | None
@@ -39,6 +42,8 @@ class Evidence:
     shortcut_gains_low: Mapping[str, float | None]
     shortcut_alarm: bool
     shortcut_alarms: str
+    adaptation: str | None
+    adaptation_says: str
 
 
 @dataclass(frozen=True)
@@ -108,6 +113,11 @@ def _alarm(policy: Policy, evidence: Evidence) -> tuple[bool, str]:
     return _unless_waived(policy.refuse_shortcut_alarm, quiet, f"shortcut alarm: {found}")
 
 
+def _adaptation(policy: Policy, evidence: Evidence) -> tuple[bool, str]:
+    found, harmless = evidence.adaptation_says if evidence.adaptation else "none was made", evidence.adaptation != HARMED
+    return _unless_waived(policy.refuse_harmful_adaptation, harmless, f"adaptation to another hospital: {found}")
+
+
 GATES: dict[str, Callable[[Policy, Evidence], tuple[bool, str]]] = {
     "auroc": _discrimination,
     "ece": _calibration,
@@ -116,6 +126,7 @@ GATES: dict[str, Callable[[Policy, Evidence], tuple[bool, str]]] = {
     "leakage": _leakage,
     "shortcuts": _shortcuts,
     "shortcut_alarm": _alarm,
+    "adaptation": _adaptation,
 }
 
 

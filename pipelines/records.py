@@ -99,6 +99,9 @@ PARTS = ("train", "validation", "test")
 CALLED = ("binary", "multilabel")
 """Kinds of further tasks whose outputs are called positive or negative at a threshold."""
 
+HARMED = "harmed"
+"""The verdict on an adaptation to another hospital whose answers there are surely worse than without it."""
+
 SELF_SUPERVISED = "ssl"
 """The source of weights that learned from the team's own radiographs without labels."""
 

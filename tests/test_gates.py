@@ -22,7 +22,10 @@ GOOD = Evidence(
     shortcut_gains_low={"opacity": 0.05},
     shortcut_alarm=False,
     shortcut_alarms="none",
+    adaptation=None,
+    adaptation_says="",
 )
+HARMFUL = {"adaptation": "harmed", "adaptation_says": "harmed: AUROC on the target -0.120 [-0.200, -0.040]"}
 ALARMED = {"shortcut_alarm": True, "shortcut_alarms": "border (opacity)"}
 VETO = Policy(refuse_shortcut_alarm=True)
 
@@ -59,6 +62,7 @@ def test_good_evidence_passes_every_gate_of_the_table() -> None:
             "shortcuts",
             "expected at least 0.01, got 0.05 on average, and -0.02 for effusion, nothing: it is undefined for nodule; what",
         ),
+        (HARMFUL, "adaptation", "adaptation to another hospital: harmed: AUROC on the target -0.120 [-0.200, -0.040]"),
         (ALARMED, "shortcut_alarm", "without seeing a finding, by border (opacity)"),
     ],
 )
@@ -80,16 +84,30 @@ def test_a_value_on_the_bound_passes() -> None:
 
 
 def test_a_gate_that_the_policy_waives_passes_and_says_so() -> None:
-    bad = replace(GOOD, quality_passed=False, leakage_clean=False, shortcut_gain_low=-0.1, **ALARMED)
-    policy = Policy(require_quality=False, require_no_leakage=False, min_gain_over_shortcuts=None)
+    bad = replace(GOOD, quality_passed=False, leakage_clean=False, shortcut_gain_low=-0.1, **ALARMED, **HARMFUL)
+    policy = Policy(
+        require_quality=False, require_no_leakage=False, min_gain_over_shortcuts=None, refuse_harmful_adaptation=False
+    )
     assert refused(policy, bad) == {}
     words = {verdict.gate: verdict.words for verdict in evaluate(policy, bad)}
     assert "an expectation of severity error failed (not required by the policy)" in words["quality"]
     assert "span two parts (not required by the policy)" in words["leakage"]
     assert "got -0.1 (not required by the policy)" in words["shortcuts"]
     assert "by border (opacity) (not required by the policy)" in words["shortcut_alarm"]
+    assert "[-0.200, -0.040] (not required by the policy)" in words["adaptation"]
+
+
+@pytest.mark.parametrize("verdict", ["helped", "did not help", "cannot be known"])
+def test_an_adaptation_that_is_not_shown_to_harm_passes_with_what_was_seen(verdict: str) -> None:
+    (found,) = (
+        one for one in evaluate(Policy(), replace(GOOD, adaptation=verdict, adaptation_says=verdict)) if one.gate == "adaptation"
+    )
+    assert found.passed
+    assert found.words.endswith(f": {verdict}")
 
 
 def test_every_reason_against_a_model_is_given_at_once() -> None:
-    worst = Evidence(None, None, 0, False, False, "a", "b", None, None, {"opacity": None}, True, "border (opacity)")
+    worst = Evidence(
+        *(None, None, 0, False, False, "a", "b", None, None, {"opacity": None}, True, "border (opacity)", "harmed", "worse")
+    )
     assert list(refused(VETO, worst)) == list(GATES)

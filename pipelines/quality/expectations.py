@@ -338,7 +338,7 @@ def _labels(task: Task) -> tuple[Expectation, ...]:
         _between("labels say something", "No row of labels is all unknown.", "warning", "labels", "known_labels", 1),
         _between(
             "identical images agree",
-            "Identical images have the same labels.",
+            "Labels of identical images do not contradict each other.",
             "warning",
             "cohort",
             "labellings_of_these_pixels",

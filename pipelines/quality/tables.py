@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -49,10 +49,15 @@ def usable(index: pd.DataFrame, labels: pd.DataFrame, task: Task) -> tuple[pd.Da
         Their index rows, sorted by image, and their labels of the main task (images, outputs) of 0, 1 or NaN, in the same order.
     """
     images = prepared(index).reindex(columns=[*INDEX]).dropna(subset=["image"]).drop_duplicates("image").sort_values("image")
-    labelled = labels.reindex(columns=["image", *task.labels]).dropna(subset=["image"]).drop_duplicates("image")
-    aligned = labelled.set_index("image").reindex(images["image"])
+    aligned = _aligned(labels, images, task)
     known = np.flatnonzero(known_labels(aligned, task).any(axis=1))
     return images.iloc[known].reset_index(drop=True), label_matrix(aligned, task)[known]
+
+
+def _aligned(labels: pd.DataFrame, images: pd.DataFrame, task: Task) -> pd.DataFrame:
+    """The labels of every task, one row for each image, in their order."""
+    labelled = labels.reindex(columns=["image", *task.labels]).dropna(subset=["image"]).drop_duplicates("image")
+    return labelled.set_index("image").reindex(images["image"])
 
 
 def build(index: pd.DataFrame, labels: pd.DataFrame, task: Task) -> dict[str, pd.DataFrame]:
@@ -62,12 +67,12 @@ def build(index: pd.DataFrame, labels: pd.DataFrame, task: Task) -> dict[str, pd
     images to learn from, and `classes` one row for each output of the task.
     """
     images, matrix = usable(index, labels, task)
-    cohort = images[["image", "patient", "pixel_hash"]].assign(signature=signatures(matrix))
+    cohort = images[["image", "patient", "pixel_hash"]].assign(labellings_of_these_pixels=_labellings(images, labels, task))
     return {
         "index": _with_unusable(index),
         "images": _with_counts(prepared(index)),
         "labels": _with_membership(labels, index, task),
-        "cohort": _counted(cohort, "labellings_of_these_pixels", "pixel_hash", "signature"),
+        "cohort": cohort,
         "classes": _classes(images, matrix, task),
     }
 
@@ -76,6 +81,14 @@ def signatures(matrix: NDArray[np.float32]) -> list[str]:
     """One text per row with a character for each output: 1, 0, or ? where the label is unknown."""
     characters = np.where(np.isnan(matrix), "?", np.where(matrix == 1, "1", "0"))
     return ["".join(row) for row in characters]
+
+
+def _labellings(images: pd.DataFrame, labels: pd.DataFrame, task: Task) -> NDArray[Any]:
+    """For each image, how many values the label columns have at most among the images of the same pixels; unknown is none."""
+    aligned = _aligned(labels, images, task)
+    matrix = np.concatenate([label_matrix(aligned, head) for head in task.heads], axis=1)
+    values = pd.DataFrame(matrix).groupby(images["pixel_hash"].to_numpy()).transform("nunique")
+    return values.max(axis=1).to_numpy()
 
 
 def _counted(table: pd.DataFrame, name: str, key: str, counted: str) -> pd.DataFrame:

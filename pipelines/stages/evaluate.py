@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from io import StringIO
 from typing import Any
@@ -123,7 +123,7 @@ def run(config: Config, paths: Paths, commit: str | None = None) -> EvaluateSumm
     figures = {**plots.draw(_drawn(task, test, found, tables)), **_shortcuts_drawn(beyond, found)}
     mistakes = worst(test.labels, test.scores, thresholds, settings.worst)
     further = _further(model, everyone, settings)
-    _write(paths, task, everyone, found, tables, figures)
+    _write(paths, task, everyone, model.card.thresholds, found, tables, figures)
     measured = {**found.to_dict(), "shortcuts": beyond.to_dict(), "model_sha256": model.card.sha256}
     if further:
         measured["tasks"] = {judged.head.name: judged.to_dict() for judged in further}
@@ -231,7 +231,15 @@ def _shortcuts_drawn(beyond: Comparison, found: Evaluation) -> dict[str, bytes]:
     return forest.draw(rows, found.macro["auroc"], beyond.audit["alarm_above"])
 
 
-def _write(paths: Paths, task: Task, test: Tested, found: Evaluation, tables: curves.Tables, figures: dict[str, bytes]) -> None:
+def _write(
+    paths: Paths,
+    task: Task,
+    test: Tested,
+    thresholds: Mapping[str, float],
+    found: Evaluation,
+    tables: curves.Tables,
+    figures: dict[str, bytes],
+) -> None:
     columns: dict[str, Any] = {name: test.rows[name].to_numpy() for name in ("image", "patient", "part")}
     for k, name in enumerate(task.outputs):
         columns[probability_column(name)] = test.scores[:, k]
@@ -239,6 +247,8 @@ def _write(paths: Paths, task: Task, test: Tested, found: Evaluation, tables: cu
         columns[f"predicted_{name}"] = test.called[:, k]
     for head, answers in task.further(test.answers):
         columns |= answer_columns(head, answers, {}, np.ones(len(answers), bool))
+        called = [(name, answers[:, k] >= thresholds[name]) for k, name in enumerate(head.outputs) if name in thresholds]
+        columns |= {f"predicted_{name}": positive for name, positive in called}
         columns |= {label_column(target): test.rows[label_column(target)].to_numpy() for target in head.targets}
     files.write_table(paths.evaluation / "predictions.parquet", pd.DataFrame(columns))
     for name in ("roc", "precision_recall", "reliability", "confusion"):

@@ -140,6 +140,7 @@ def _findings(paths: Paths) -> _Findings:
             "split.parquet: expected the split that the model was trained on, got another; run `radtransfer train` and "
             "`radtransfer evaluate` again"
         )
+    adaptation = card["training"].get("adaptation")
     evidence = Evidence(
         auroc_low=metrics["macro"]["auroc"]["low"],
         ece=metrics["macro"]["ece"]["value"],
@@ -153,6 +154,8 @@ def _findings(paths: Paths) -> _Findings:
         shortcut_gains_low={name: known["gain"]["low"] for name, known in metrics["shortcuts"]["outputs"].items()},
         shortcut_alarm=metrics["shortcuts"]["alarm"],
         shortcut_alarms=metrics["shortcuts"]["alarms"],
+        adaptation=adaptation["verdict"] if adaptation else None,
+        adaptation_says=adaptation["says"] if adaptation else "",
     )
     policy = load_policy(paths.policy)
     verdicts = gates.evaluate(policy, evidence)

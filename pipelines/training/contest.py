@@ -19,6 +19,7 @@ from pipelines.metrics.verdicts import called, sign, verdict, way
 from pipelines.training.drawing import Ground
 from pipelines.training.trial import Result, changes
 
+FEW_SEEDS = 3  # Student's t makes an interval of their mean 2 times as wide as with 5, and with 2 seeds 7 times
 PROBE, SCRATCH = "feature_extraction", "scratch"  # strategies that the others are held against
 
 
@@ -40,7 +41,8 @@ class Way:
         probe: which that is, by its label.
         passes: images through the backbone in one training, median over seeds; likewise `seconds`.
         agreement: see `training.forgetting`; medians over seeds.
-        settings: where those of its training differ from params.yaml, but for the seed.
+        settings: where those of its training differ from params.yaml, but for the seed; where draws differ in what
+            `recommended` came to, that is left to be recommended.
     """
 
     title: str
@@ -147,6 +149,8 @@ def said(ways: Sequence[Way], *, seeds: int) -> list[str]:
             f"cheapest that cannot be told apart from the best: {cheapest.title}, {_seconds(cheapest)} of training instead of "
             f"{_seconds(best)}"
         )
+    if 1 < seeds <= FEW_SEEDS:
+        lines.append(f"only {seeds} seeds: that alone makes these intervals wide; with 5 in compare.seeds they narrow quickly")
     if seeds == 1:
         lines.append("one seed: the luck of the seed is not in these intervals; name several in compare.seeds")
     return lines
@@ -199,8 +203,17 @@ def _way(group: Sequence[Result], whole: Sequence[Sequence[Result]], found: Cros
         agreement=median(each.agreement or 0.0 for each in forgotten) if forgotten else None,
         divergence=median(each.divergence or 0.0 for each in forgotten) if forgotten else None,
         unmeasured=first.forgetting.unmeasured if first.forgetting else None,
-        settings=changes(told, first.settings or {}),
+        settings=_settings(group, told),
     )
+
+
+def _settings(group: Sequence[Result], told: TrainSection) -> dict[str, Any]:
+    first, *others = (changes(told, result.settings or {}) for result in group)
+    if len(_came_to(group)) == 1:
+        return first
+    shared = {key: value for key, value in first.items() if all(key in own and own[key] == value for own in others)}
+    asked = group[0].trial.strategy
+    return shared if asked == told.strategy.name else {"train.strategy.name": asked, **shared}
 
 
 def _scratch(group: Sequence[Result], peers: Sequence[Sequence[Result]]) -> Sequence[Result] | None:

@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from pipelines.metrics.discrimination import auroc, macro_auroc
 from pipelines.metrics.paired import gains
 from pipelines.metrics.power import patients_to_settle
+from pipelines.records import HARMED
 from pipelines.transfer import probes
 from pipelines.transfer.discrepancy import coral, mmd, standardised
 from pipelines.transfer.folds import fewest
 
-HELPED, NOT_HELPED, HARMED, UNKNOWN = "helped", "did not help", "harmed", "cannot be known"
+HELPED, NOT_HELPED, UNKNOWN = "helped", "did not help", "cannot be known"  # and HARMED
 WORTH_KNOWING = 0.05  # of AUROC
 USUAL = 0.8  # AUROC on a target of which nothing is known: that on the source is no guide to it
 CLOSER = 0.02  # by which the AUROC of a classifier of hospitals has to fall, unless it cannot tell them anyway

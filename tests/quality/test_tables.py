@@ -6,7 +6,7 @@ import pytest
 from made_tables import made_cohort, made_index
 
 from pipelines.quality import tables
-from pipelines.records import Task
+from pipelines.records import Head, Task
 
 BINARY = Task("binary", ("pneumonia",))
 
@@ -47,6 +47,19 @@ def test_what_is_no_label_counts_as_unknown(value: object) -> None:
 
 def test_signatures_tell_known_from_unknown() -> None:
     assert tables.signatures(np.array([[1, 0], [np.nan, 1]], dtype=np.float32)) == ["10", "?1"]
+
+
+def test_identical_images_contradict_each_other_in_any_task_but_not_by_a_missing_label() -> None:
+    index = made_index([0, 1, 2, 3, 4])
+    index["pixel_hash"] = ["a", "a", "b", "b", "c"]
+    labels = pd.DataFrame({"image": index["image"], "pneumonia": [1.0, np.nan, 0.0, 0.0, 1.0], "age": [7.0, 7.0, 3.0, 5.0, 5.0]})
+    further = Head("regression", ("age",), name="age", unit="years")
+
+    def counted(labels: pd.DataFrame, task: Task) -> list[int]:
+        return list(tables.build(index, labels, task)["cohort"]["labellings_of_these_pixels"])
+
+    assert counted(labels, Task("binary", ("pneumonia",), also=(further,))) == [1, 1, 2, 2, 1]
+    assert counted(labels.assign(pneumonia=[1.0, 0.0, 0.0, 0.0, 1.0]), BINARY) == [2, 2, 1, 1, 1]
 
 
 def test_classes_count_images_and_patients_on_both_sides() -> None:

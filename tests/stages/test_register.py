@@ -16,6 +16,7 @@ from pipelines import __version__, config, model_card, tracking, tracking_store,
 from pipelines.config import Config, Policy
 from pipelines.errors import ConfigurationError, MissingInputError
 from pipelines.paths import Paths
+from pipelines.records import HARMED
 from pipelines.stages import register
 from pipelines.stages.register import RegisterSummary
 
@@ -161,6 +162,16 @@ def test_a_rejected_model_is_registered_with_its_reasons_and_no_alias(tmp_path: 
     assert found["gate.auroc"].startswith("failed: ")
     assert client(paths).get_registered_model("chest-opacity").aliases == {}
     assert "expected at least 0.7, got 0.55" in summary.describe()
+
+
+def test_a_model_that_its_adaptation_harmed_is_rejected_and_says_so(tmp_path: Path) -> None:
+    settings, paths = trained_workspace.make(tmp_path)
+    card = json.loads((paths.model / "model.json").read_text())
+    card["training"]["adaptation"] = {"method": "coral", "verdict": HARMED, "says": "harmed: AUROC on the target -0.120"}
+    (paths.model / "model.json").write_text(json.dumps(card))
+    summary = register.run(settings, paths)
+    assert summary.reasons == ("adaptation to another hospital: harmed: AUROC on the target -0.120",)
+    assert tags(paths, summary)["gate.adaptation"] == f"failed: {summary.reasons[0]}"
 
 
 def test_newer_models_take_the_alias_and_judgement_is_part_of_the_identity(tmp_path: Path) -> None:

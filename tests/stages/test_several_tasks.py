@@ -125,11 +125,15 @@ def test_validation_and_test_predictions_hold_every_answer_beside_its_label(made
             "y_severity",
         ]
         further += ["p_projection_PA", "p_projection_AP", "class_projection", "y_projection"]
-        further += ["p_effusion", "p_thickening", "y_effusion", "y_thickening", "p_fracture", "y_fracture"]
+        further += ["p_effusion", "p_thickening", *["predicted_effusion", "predicted_thickening"] * calls, "y_effusion"]
+        further += ["y_thickening", "p_fracture", *["predicted_fracture"] * calls, "y_fracture"]
         main = ["image", "patient", "part", "p_opacity", "y_opacity", *["predicted_opacity"] * calls]
         assert list(rows.columns) == [*main, *further]
         grades = rows[["p_severity_none", "p_severity_mild", "p_severity_severe"]].to_numpy()
         assert grades.sum(axis=1) == pytest.approx(np.ones(len(rows)), abs=1e-5)
+        for name in ("effusion", "thickening", "fracture") * calls:
+            threshold = made.json(made.paths.model / "model.json")["thresholds"][name]
+            assert rows[f"predicted_{name}"].tolist() == (rows[f"p_{name}"] >= threshold).tolist()
         assert rows["value_age"].between(-100, 300).all()
         assert set(rows["class_severity"]) <= {"none", "mild", "severe"}
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from pipelines.config import StrategySection, TrainSection
 from pipelines.metrics.intervals import Interval
-from pipelines.training.contest import Way, _label, said
+from pipelines.training.contest import Way, _label, _settings, said
 from pipelines.training.trial import Result, Trial
 
 NOTHING = Interval(0.0, 0.0, 0.0)
@@ -104,6 +105,11 @@ def test_the_verdicts_follow_from_the_intervals(
     assert not any("one seed" in verdict for verdict in verdicts)
 
 
+@pytest.mark.parametrize(("seeds", "warned"), [(2, True), (3, True), (4, False), (5, False)])
+def test_few_seeds_are_said_to_widen_the_intervals(seeds: int, warned: bool) -> None:
+    assert said(the_ways(0.9, 0.8, 0.7), seeds=seeds)[-1].startswith(f"only {seeds} seeds: ") == warned
+
+
 def test_one_seed_is_warned_of() -> None:
     assert said(the_ways(0.9, 0.8, 0.7), seeds=1)[-1].startswith("one seed: the luck of the seed is not in these intervals")
 
@@ -119,6 +125,25 @@ def test_everything_that_recommended_came_to_is_named() -> None:
     drawn = [("last_groups", 1), ("differential", 2), ("last_groups", 3)]
     group = [Result(Trial("net@weights", "recommended", 16, seed), "", strategy=strategy) for strategy, seed in drawn]
     assert _label(group, several=True) == "recommended: last_groups or differential, net@weights"
+
+
+def test_where_draws_differ_in_what_is_recommended_the_command_leaves_it_to_be_recommended() -> None:
+    told = TrainSection(strategy=StrategySection(name="full", learning_rate=0.5))
+    groups = [{"name": "last_groups", "groups": 1}, {"name": "differential"}]
+    taken = [
+        told.model_copy(update={"seed": seed, "strategy": StrategySection(**strategy)}) for seed, strategy in enumerate(groups)
+    ]
+    both = [
+        Result(
+            Trial("net@weights", "recommended", 16, seed), "", strategy=each.strategy.name, settings=each.model_dump(mode="json")
+        )
+        for seed, each in enumerate(taken)
+    ]
+    unset = {"train.strategy.learning_rate": None}
+    assert _settings(both, told) == {"train.strategy.name": "recommended", **unset}
+    assert _settings(both[:1], told) == {"train.strategy.name": "last_groups", "train.strategy.groups": 1, **unset}
+    recommended = told.model_copy(update={"strategy": StrategySection(name="recommended")})
+    assert _settings(both, recommended) == {}
 
 
 def test_the_command_can_be_typed() -> None:
