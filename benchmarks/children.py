@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from sklearn.model_selection import StratifiedGroupKFold
 
 from pipelines import files
 from pipelines.config import AugmentSection
@@ -34,6 +35,7 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "radt
 RECIPE = Recipe(224, "uint8", (0.5, 99.5))
 TASK = Task("binary", ("finding",))
 TEST_SEED = 2024
+FOLDS = 5
 CPU = torch.device("cpu")
 
 
@@ -44,7 +46,7 @@ class Question:
     Attributes:
         column: of labels.csv.
         positive: its value that counts as 1; others of `among` count as 0, and the rest is left out.
-        test_per_class: test images with the finding, and as many without it, as `drawn` counts them.
+        test_per_class: fixed test images with the finding, and as many without it, as `drawn` counts them.
     """
 
     column: str
@@ -95,12 +97,19 @@ def cohort() -> Cohort:
         return Cohort(stored["images"], stored["patients"])
 
 
-def draw(data: Cohort, question: Question, size: int, seed: int, *, test_seed: int = TEST_SEED) -> Draw:
-    """`size` training images of random patients, half of them positive, and a test part of others, by `test_seed` alone."""
+def draw(data: Cohort, question: Question, size: int, seed: int, *, fold: int | None = None) -> Draw:
+    """`size` training images of random patients, half of them positive, and a test part of others.
+
+    The test part is drawn once for all seeds, or one of `FOLDS` that share no patient and hold every image between them.
+    """
     value = _table()[question.column]
     labels = (value == question.positive).to_numpy(np.float32)
     asked = np.flatnonzero(value.isin(question.among).to_numpy())
-    test = drawn(labels, data.patients, asked, question.test_per_class, seed=test_seed, whole=True)
+    if fold is None:
+        test = drawn(labels, data.patients, asked, question.test_per_class, seed=TEST_SEED, whole=True)
+    else:
+        folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=TEST_SEED)
+        test = asked[list(folds.split(asked, labels[asked], data.patients[asked]))[fold][1]]
     pool = asked[~np.isin(data.patients[asked], data.patients[test])]
     train = drawn(labels, data.patients, pool, size // 2, seed=seed, whole=False)
     return Draw(data.examples(train, labels), data.examples(test, labels))
