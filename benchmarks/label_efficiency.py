@@ -205,7 +205,37 @@ def of_task(rows: pd.DataFrame) -> list[str]:
     lines = ["| method | " + " | ".join(f"N = {size}" for size in sizes) + " |", "|---" * (len(sizes) + 1) + "|"]
     columns = {size: of_size(rows[rows["size"] == size], methods) for size in sizes}
     lines += [f"| {name} | " + " | ".join(columns[size][name] for size in sizes) + " |" for name in methods]
-    return [*lines, "", *gains(rows, RECOMMENDED)]
+    return [*lines, "", "Which wins, of those with every seed:", "", *winners(rows), "", *gains(rows, RECOMMENDED)]
+
+
+def winners(rows: pd.DataFrame) -> list[str]:
+    """For each size, in words: the best, what it cannot be told apart from, and what transfer is worth."""
+    lines = []
+    for size, part in rows.groupby("size"):
+        wide = part.pivot_table(index="seed", columns="method", values="auroc").dropna(axis=1)
+        if len(wide) < 2 or len(wide.columns) < 2:
+            continue
+        order = wide.mean().sort_values(ascending=False).index.tolist()
+        best, behind = order[0], {name: interval((wide[order[0]] - wide[name]).tolist()) for name in order[1:]}
+        tied = [spoken(name) for name, (_, low, _) in behind.items() if not low > 0]
+        words = f"N = {size}: {spoken(best)}, {interval(wide[best].tolist())[0]:.3f}"
+        words += f"; not told apart: {', '.join(tied)}" if tied else ""
+        worse = [f"{spoken(name)} by {mean:.3f}" for name, (mean, low, _) in behind.items() if low > 0]
+        words += f"; worse: {', '.join(worse)}" if worse else ""
+        if REFERENCE in wide and RECOMMENDED in wide:
+            mean, low, high = interval((wide[RECOMMENDED] - wide[REFERENCE]).tolist())
+            shown = "" if low > 0 else ", which is not shown to be more than none"
+            words += f"; transfer (`{RECOMMENDED}` against `{REFERENCE}`) is worth {mean:+.3f} [{low:+.3f}, {high:+.3f}]{shown}"
+        if not any(interval(wide[name].tolist())[1] > 0.5 for name in order):
+            words += "; nothing is shown to be better than chance"
+        lines.append(f"- {words}.")
+    return lines
+
+
+def spoken(method: str) -> str:
+    """A method's name without a comma."""
+    name, _, classifier = method.partition(", ")
+    return f"{name} ({classifier})" if classifier else name
 
 
 def of_size(rows: pd.DataFrame, methods: list[str]) -> dict[str, str]:

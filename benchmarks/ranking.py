@@ -12,6 +12,7 @@ call goes on.
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import time
 from collections.abc import Callable
@@ -107,11 +108,13 @@ def self_supervised(start: str, seed: int) -> Network:
     settings = PretrainSection(weights=start, epochs=6, batch_size=32, device="cpu", seed=0)
     facts = {"settings": settings.model_dump(mode="json"), "rows": rows.tolist()}
     cached = children.CACHE / f"ssl-{start}-{children.fingerprint(facts)}.pt"
-    network = imagenet(seed) if start == "imagenet" else untrained(NETWORK, seed)
+    beginning = imagenet if start == "imagenet" else functools.partial(untrained, NETWORK)
     if not cached.is_file():
-        pretrain(network, data.examples(rows, np.full(len(data.patients), np.nan, np.float32)), settings, Unwatched())
+        learner = beginning(0)
+        pretrain(learner, data.examples(rows, np.full(len(data.patients), np.nan, np.float32)), settings, Unwatched())
         with files.replacing(cached) as temporary:
-            torch.save(network.trunk.state_dict(), temporary)
+            torch.save(learner.trunk.state_dict(), temporary)
+    network = beginning(seed)
     network.trunk.load_state_dict(torch.load(cached, weights_only=True))
     return network
 

@@ -45,6 +45,8 @@ class Display:
         if done == total:
             self._task = None
 
+    def passed(self, images: int) -> None: ...
+
     def epoch_started(self, epoch: int, epochs: int, images: int) -> None:
         self._task = self._progress.add_task(f"epoch {epoch}/{epochs}", total=images, note="")
 

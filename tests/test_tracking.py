@@ -25,6 +25,7 @@ from mlflow import MlflowClient
 from pipelines import tracking, tracking_store
 from pipelines.config import Config
 from pipelines.errors import ServiceError
+from pipelines.models.backbones import BACKBONES
 from pipelines.paths import Paths
 from pipelines.stages import register
 from pipelines.stages.register import RegisterSummary
@@ -110,6 +111,44 @@ print("ANSWER" + json.dumps({"answers": answers, "modules": ours}))
 """
 
 
+BUILT_ALONE = """
+import sys
+from importlib import metadata
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+there, asked = set(), sys.argv[1:]
+while asked:
+    name = canonicalize_name(asked.pop())
+    if name not in there:
+        there.add(name)
+        needs = map(Requirement, metadata.requires(name) or [])
+        asked += [need.name for need in needs if need.marker is None or need.marker.evaluate({"extra": ""})]
+found = metadata.packages_distributions().items()
+absent = {root for root, names in found if not there & set(map(canonicalize_name, names))} - {"pipelines"}
+class Without:
+    def __init__(self, finder):
+        self.finder = finder
+
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+
+    def find_spec(self, name, path=None, target=None):
+        return None if name.partition(".")[0] in absent else self.finder.find_spec(name, path, target)
+
+
+sys.meta_path = [Without(finder) for finder in sys.meta_path if hasattr(finder, "find_spec")]
+assert "mlflow" in absent
+
+from pipelines.models import backbones
+from pipelines.models.provenance import Normalisation
+
+for name in (*backbones.BACKBONES, "timm:test_vit"):
+    backbones.build(name, outputs=1, dropout=0.0, normalisation=Normalisation((0.5,) * 3, (0.25,) * 3))
+    print(name)
+"""
+
+
 @pytest.fixture(scope="module")
 def elsewhere(package: Path, repository: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, object]]:
     """What the version answers in a fresh process without the project and without a network."""
@@ -156,6 +195,13 @@ def test_a_version_asks_for_every_distribution_that_its_code_imports(elsewhere: 
     # what mlflow itself brings
     brought = {part for name in (*asked, "sqlalchemy") for part in _top_level(name)}
     assert roots - brought - sys.stdlib_module_names == {"pipelines"}
+
+
+def test_every_network_can_be_built_with_what_a_version_asks_for_alone() -> None:
+    command = [sys.executable, "-c", BUILT_ALONE, *tracking.REQUIREMENTS]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert set(done.stdout.split()) == {*BACKBONES, "timm:test_vit"}
 
 
 def _top_level(distribution: str) -> set[str]:

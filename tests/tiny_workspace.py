@@ -39,10 +39,10 @@ def write_workspace(folder: Path) -> Paths:
     frame["part"] = np.where(np.arange(len(frame)) // 2 % 5 < 3, "train", "validation")
     frame["kind"] = np.select([frame["left"] + frame["right"] == 0, frame["left"] == 1], ["none", "left"], "right")
     frame.loc[::9, "right"] = np.nan
-    files.write_table(paths.index, frame[["image", "patient", "shard", "row"]])
+    frame = frame.assign(study=frame["patient"], pixel_hash=frame["image"])
+    files.write_table(paths.index, frame[["image", "patient", "study", "pixel_hash", "shard", "row"]])
     files.write_table(paths.labels, frame[["image", "left", "right", "kind"]])
-    split = frame.assign(study=frame["patient"], pixel_hash=frame["image"])
-    files.write_table(paths.split, split.sample(frac=1, random_state=1)[[*SPLIT]])
+    files.write_table(paths.split, frame.sample(frac=1, random_state=1)[[*SPLIT]])
     return paths
 
 

@@ -23,6 +23,7 @@ from pipelines.models.passports import Passport
 from pipelines.models.starting import Start
 from pipelines.paths import Paths, weights_folder
 from pipelines.quality.leakage import split_sha256
+from pipelines.quality.partition import groups
 from pipelines.records import SELF_SUPERVISED
 from pipelines.training.batches import Examples
 from pipelines.training.checkpoint import Checkpoint, fingerprint
@@ -110,12 +111,13 @@ def run(config: Config, paths: Paths, watcher: Watcher | None = None) -> Pretrai
 
 
 def _rows(paths: Paths) -> tuple[pd.DataFrame, int]:
-    """The prepared images of patients who are in no validation or test part, by image; and how many others there are."""
-    index = files.read_table(paths.index, made_by="prepare")[["image", "patient", "shard", "row"]]
+    """The prepared images that share no patient, study or pixels with the validation and test part; how many others there are."""
+    index = files.read_table(paths.index, made_by="prepare")[["image", "patient", "study", "pixel_hash", "shard", "row"]]
     index = index[index["shard"] >= 0].sort_values("image", ignore_index=True)
-    split = files.read_table(paths.split, made_by="split")[["image", "part"]].merge(index, on="image")
-    judged = split.loc[split["part"] != "train", "patient"].unique()
-    rows = index[~index["patient"].isin(judged)].reset_index(drop=True)
+    split = files.read_table(paths.split, made_by="split")
+    group = groups(index)
+    judged = group[index["image"].isin(split.loc[split["part"] != "train", "image"])]
+    rows = index[~np.isin(group, judged)].reset_index(drop=True)
     return rows, len(index) - len(rows)
 
 

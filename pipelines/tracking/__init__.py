@@ -43,8 +43,8 @@ MODEL_HASH = "model.sha256"
 
 # what loading a version and predicting with it imports
 REQUIREMENTS = (
-    "imagecodecs", "monai", "numpy", "opencv-python-headless", "pandas", "pillow", "pydantic", "pydicom", "pyyaml", "safetensors",
-    "scipy", "torch", "torchvision",
+    "einops", "imagecodecs", "monai", "numpy", "opencv-python-headless", "pandas", "pillow", "pydantic", "pydicom", "pyyaml",
+    "safetensors", "scipy", "timm", "torch", "torchvision",
 )  # fmt: skip
 # loading a version does not need these
 _NOT_PACKAGED = ("__pycache__", "dicom", "phantom", "quality", "stages")

@@ -109,7 +109,8 @@ class Adapting:
 
     def forward(self, module: nn.Module, inputs: Tensor, progress: float) -> tuple[Tensor, Tensor | None]:
         network = cast(Network, module)
-        others, _ = next(self._batches)
+        with torch.autocast(inputs.device.type, enabled=False):  # augmented in fp32, as the source's images are
+            others, _ = next(self._batches)
         features = network.features(torch.cat([inputs, others]))
         logits = network.head(features[: len(inputs)])
         with torch.autocast(features.device.type, enabled=False):

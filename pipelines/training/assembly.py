@@ -17,6 +17,7 @@ from pipelines.models import backbones, starting
 from pipelines.models.device import choose_device
 from pipelines.models.starting import SCRATCH, Start
 from pipelines.paths import Paths
+from pipelines.quality.partition import groups
 from pipelines.records import Task
 from pipelines.training import target_hospital
 from pipelines.training.batches import Examples
@@ -123,7 +124,7 @@ def parts(paths: Paths, task: Task, store: ArrayStore) -> tuple[Part, Part]:
         MissingInputError: prepare, split or ingest has not run.
         TrainingError: the parts of the split are not prepared, or a target is not in the label table.
     """
-    split = files.read_table(paths.split, made_by="split")[["image", "part"]]
+    split = files.read_table(paths.split, made_by="split")[["image", "study", "pixel_hash", "part"]]
     index = files.read_table(paths.index, made_by="prepare")[["image", "patient", "shard", "row"]]
     labels = files.read_table(paths.labels, made_by="ingest")
     if absent := [target for target in task.labels if target not in labels.columns]:
@@ -141,8 +142,7 @@ def parts(paths: Paths, task: Task, store: ArrayStore) -> tuple[Part, Part]:
 
 def _part(rows: pd.DataFrame, task: Task, store: ArrayStore) -> Part:
     shards, places = rows["shard"].to_numpy(np.int64), rows["row"].to_numpy(np.int64)
-    patients = pd.factorize(rows["patient"])[0].astype(np.int64)
-    return Part(rows, Examples(store, shards, places, task.everything(rows), patients))
+    return Part(rows, Examples(store, shards, places, task.everything(rows), groups(rows)))
 
 
 def _target(settings: TrainSection, paths: Paths, task: Task, store: ArrayStore) -> tuple[Target, set[str]]:
@@ -153,7 +153,7 @@ def _target(settings: TrainSection, paths: Paths, task: Task, store: ArrayStore)
     chosen = target_hospital.choose(settings.adaptation, index, split, settings.seed)
     unknown = labels.iloc[:0]
     learnt, held_out = (
-        _part(rows[["image", "patient", "shard", "row"]].merge(known, on="image", how="left"), task, store)
+        _part(rows[["image", "patient", "study", "pixel_hash", "shard", "row"]].merge(known, on="image", how="left"), task, store)
         for rows, known in ((chosen.learnt, unknown), (chosen.held_out, labels))
     )
     return Target(learnt, held_out, chosen.tested), chosen.images

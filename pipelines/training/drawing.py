@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pipelines import files
 from pipelines.errors import TrainingError
 from pipelines.imaging.store import ArrayStore
 from pipelines.paths import Paths
@@ -23,6 +22,7 @@ from pipelines.quality.tables import signatures
 from pipelines.records import Task
 from pipelines.training.assembly import Part, parts
 from pipelines.training.batches import Examples
+from pipelines.training.joint import require_judgeable
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,9 @@ class Ground:
                 f"compare.sizes: expected images enough to hold patients with and without each finding, got {size}; "
                 "use larger sizes"
             )
-        return self.pool.examples.take(np.flatnonzero(drawn))
+        chosen = self.pool.examples.take(np.flatnonzero(drawn))
+        require_judgeable(self.task, chosen.labels, f"a draw of {size} images", "use larger compare.sizes")
+        return chosen
 
 
 def ground(paths: Paths, task: Task, stopping: float, seed: int) -> Ground:
@@ -70,8 +72,7 @@ def ground(paths: Paths, task: Task, stopping: float, seed: int) -> Ground:
     """
     store = ArrayStore(paths.prepared)
     train, judged = (_labelled(part, task) for part in parts(paths, task, store))
-    split = files.read_table(paths.split, made_by="split")
-    group = groups(train.rows[["image", "patient"]].merge(split[["image", "study", "pixel_hash"]], on="image", how="left"))
+    group = groups(train.rows)
     aside = beginning(train, group, task, round(stopping * len(group)), seed)
     for name, some in (("for early stopping", aside), ("to learn from", ~aside)):
         if lacking := _lacking(train.examples.labels[some], task):
@@ -84,12 +85,18 @@ def ground(paths: Paths, task: Task, stopping: float, seed: int) -> Ground:
             f"validation part: expected patients with and without each finding to judge by, found none {', '.join(lacking)}; "
             "add labelled images, or change split.seed or split.validation"
         )
+    require_judgeable(
+        *(task, train.examples.labels[aside], "the share of the train part for early stopping"),
+        "change compare.stopping or compare.seed",
+    )
+    require_judgeable(task, judged.examples.labels)
     pool = _only(train, ~aside)
     return Ground(task, store.recipe.size, pool, group[~aside], _only(train, aside), judged)
 
 
 def beginning(part: Part, group: NDArray[np.int64], task: Task, images: int, seed: int) -> NDArray[np.bool_]:
     """Which images (images of the part,) are drawn: whole groups in their `order`, up to so many images."""
+    group = np.unique(group, return_inverse=True)[1]  # those of a part of a part have gaps in their numbers
     counts = np.bincount(group)
     chosen = order(part.examples.labels, group, task, seed)
     taken = chosen[np.cumsum(counts[chosen]) <= images]
@@ -103,19 +110,19 @@ def order(labels: NDArray[np.float32], group: NDArray[np.int64], task: Task, see
 
     Args:
         labels: (images, columns), those of the main task first.
-        group: (images,) 0, 1, …
+        group: (images,) 0, 1, … without gaps.
         task: whose classes are balanced.
         seed: of the order; the same labels and groups give the same order.
     """
-    main, number = _main(labels, task), int(group.max(initial=-1)) + 1
+    main = _main(labels, task)
     kinds = np.array(signatures(pd.DataFrame(main).groupby(group).max().to_numpy(np.float32)))
-    place, generator = np.empty(number), np.random.default_rng(seed)
+    place, generator = np.empty(len(kinds)), np.random.default_rng(seed)
     for kind in np.unique(kinds):
         members = generator.permutation(np.flatnonzero(kinds == kind))
         place[members] = (np.arange(len(members)) + generator.random()) / len(members)
     shuffled = np.argsort(place, kind="stable")
     _, present = presence(main, task)
-    there = np.zeros((number, present.shape[1]), dtype=bool)
+    there = np.zeros((len(kinds), present.shape[1]), dtype=bool)
     np.logical_or.at(there, group, present)
     front, covered = [], np.zeros(present.shape[1], dtype=bool)
     for candidate in shuffled:

@@ -173,11 +173,20 @@ def scales(task: Task, labels: NDArray[np.float32]) -> dict[str, tuple[float, fl
     return found
 
 
-def require_judgeable(task: Task, labels: NDArray[np.float32]) -> None:
-    """Refuse a validation part by which a further task cannot be judged, before anything is learnt.
+def require_judgeable(
+    task: Task,
+    labels: NDArray[np.float32],
+    part: str = "validation part",
+    remedy: str = "change split.seed or split.validation",
+) -> None:
+    """Refuse images by which a further task cannot be judged, before anything is learnt.
+
+    Args:
+        labels: (images, columns), as `Task.everything` gives them.
+        part: what they are, and what to change besides the labels, for the error.
 
     Raises:
-        TrainingError: of a further task there are no two classes, or values, in the labels (images, columns).
+        TrainingError: of a further task there are no two classes, or values.
     """
     for head, own in zip(task.also, apart(task, labels)[1:], strict=True):
         columns = own.T
@@ -189,8 +198,8 @@ def require_judgeable(task: Task, labels: NDArray[np.float32]) -> None:
             if len(np.unique(column[~np.isnan(column)])) < 2:
                 where = f"output {name}" if head.kind in ("binary", "multilabel") else f"{head.targets[0]}"
                 raise TrainingError(
-                    f"validation part, task {head.title}: expected images that differ in {where}, to judge the task by, got none"
-                    "; add labels, take the task out of task.also, or change split.seed or split.validation"
+                    f"{part}, task {head.title}: expected images that differ in {where}, got none; "
+                    f"add labels, take the task out of task.also, or {remedy}"
                 )
 
 

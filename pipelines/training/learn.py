@@ -116,7 +116,7 @@ def prepare(
     if settings.stochastic_depth is not None:
         set_stochastic_depth(network, settings.stochastic_depth)
     if plan.batch_norm == "adaptive":
-        _adapt(network, train, settings.batch_size, checkpoint)
+        _adapt(network, train, settings.batch_size, listener, checkpoint)
     strategies.apply(network, plan, settings.seed)
     if plan.classifier is None:
         return _on_images(network, plan, (train, validation), loss, settings)
@@ -189,13 +189,14 @@ def _check(plan: Plan, settings: TrainSection, task: Task) -> None:
             )
 
 
-def _adapt(network: Network, train: Examples, batch_size: int, checkpoint: Checkpoint | None) -> None:
+def _adapt(network: Network, train: Examples, batch_size: int, listener: Listener, checkpoint: Checkpoint | None) -> None:
     """Batch-norm statistics of the training images, or those that an interrupted training has estimated."""
     device = next(network.parameters()).device
     saved = checkpoint.read("batch_norm") if checkpoint else None
     if saved is None:
         with deterministic(device):
             adapt(network, train.images(even(len(train), batch_size), device))
+        listener.passed(len(train))
         saved = Saved(_statistics(network), {})
         if checkpoint:
             checkpoint.write("batch_norm", saved)

@@ -48,6 +48,9 @@ class Listener(Protocol):
     def extracting(self, done: int, total: int) -> None:
         """`done` of `total` images went through the frozen backbone."""
 
+    def passed(self, images: int) -> None:
+        """So many images went through the network besides, to estimate statistics or rates."""
+
     def epoch_started(self, epoch: int, epochs: int, images: int) -> None:
         """An epoch that will learn from `images` images, repeated passes counted."""
 
@@ -66,6 +69,8 @@ class Silence:
     def noted(self, text: str) -> None: ...
 
     def extracting(self, done: int, total: int) -> None: ...
+
+    def passed(self, images: int) -> None: ...
 
     def epoch_started(self, epoch: int, epochs: int, images: int) -> None: ...
 

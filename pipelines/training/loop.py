@@ -233,7 +233,9 @@ def _scales(training: _Training, epoch: int, order: Order) -> tuple[float, ...] 
     """Of the layer groups' rates in this epoch, from its first batches, where the strategy asks for them."""
     if not training.plan.relative:
         return None
-    batches = _batches(training, epoch, order[: relative_gradients.BATCHES])
+    first = order[: relative_gradients.BATCHES]
+    training.listener.passed(sum(len(positions) for positions in first))
+    batches = _batches(training, epoch, first)
     return relative_gradients.scales(training.module, training.unfreezing.parameters, training.loss, batches)
 
 

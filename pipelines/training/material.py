@@ -117,5 +117,5 @@ def _computed(
                 batches.append(network.features(images).float())
                 done += len(images)
                 listener.extracting(done, total)
-            computed[str(number)] = torch.cat(batches)
+            computed[str(number)] = torch.cat(batches).cpu()  # waits for the device, so that the time is that of the work
     return computed

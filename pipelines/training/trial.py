@@ -78,7 +78,8 @@ class Result:
         strategy: what `recommended` came to, or the strategy itself.
         classifier: on cached features, or at the start; None without.
         images: labelled images that were learnt from.
-        passes: images that went through the backbone to learn: forward and backward of each epoch, forward for cached features.
+        passes: images that went through the backbone to learn: forward and backward of each epoch and for relative gradients,
+            forward for cached features and the statistics of batch norm.
         seconds: of training, early stopping included.
         epochs: trained, of which `best_epoch` was kept.
         trained: parameters that learned, of `parameters`.
@@ -203,7 +204,7 @@ def _tried(trial: Trial, config: Config, ground: Ground, listener: Listener) -> 
         strategy=planned.strategy,
         classifier=planned.classifier,
         images=len(train),
-        passes=len(train) * counting.extracted + (0 if planned.cached else counting.learnt),
+        passes=len(train) * counting.extracted + (0 if planned.cached else counting.learnt) + counting.beside,
         seconds=seconds,
         epochs=fitted.history[-1].epoch,
         best_epoch=fitted.best_epoch,
@@ -297,6 +298,7 @@ class Counting:
         self._listener = listener
         self.learnt = 0
         self.extracted = False
+        self.beside = 0
 
     def planned(self, plan: Plan) -> None:
         self._listener.planned(plan)
@@ -307,6 +309,10 @@ class Counting:
     def extracting(self, done: int, total: int) -> None:
         self.extracted = True
         self._listener.extracting(done, total)
+
+    def passed(self, images: int) -> None:
+        self.beside += images
+        self._listener.passed(images)
 
     def epoch_started(self, epoch: int, epochs: int, images: int) -> None:
         self._listener.epoch_started(epoch, epochs, images)

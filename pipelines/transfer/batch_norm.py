@@ -12,9 +12,10 @@ from typing import Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 
-class FrozenBatchNorm2d(nn.BatchNorm2d):
+class Frozen(BatchNorm):
     """Batch norm that always normalises by its running statistics and never updates them; its state has the same keys."""
 
     def train(self, mode: bool = True) -> Self:
@@ -22,9 +23,9 @@ class FrozenBatchNorm2d(nn.BatchNorm2d):
         return super().train(False)
 
 
-def batch_norms(module: nn.Module) -> Iterator[nn.BatchNorm2d]:
-    """Every batch norm in a module, itself included."""
-    return (inner for inner in module.modules() if isinstance(inner, nn.BatchNorm2d))
+def batch_norms(module: nn.Module) -> Iterator[BatchNorm]:
+    """Every batch norm in a module, itself included, of whatever dimensions: some of timm's networks norm rows of tokens."""
+    return (inner for inner in module.modules() if isinstance(inner, BatchNorm))
 
 
 def freeze_batch_norm(module: nn.Module, only: Container[int] | None = None) -> None:
@@ -37,7 +38,7 @@ def freeze_batch_norm(module: nn.Module, only: Container[int] | None = None) -> 
     for parent in list(module.modules()):
         for name, child in list(parent.named_children()):
             wanted = only is None or id(child) in only
-            if wanted and isinstance(child, nn.BatchNorm2d) and not isinstance(child, FrozenBatchNorm2d):
+            if wanted and isinstance(child, BatchNorm) and not isinstance(child, Frozen):
                 setattr(parent, name, _frozen(child))
 
 
@@ -69,7 +70,7 @@ def adapt(module: nn.Module, batches: Iterable[Tensor]) -> None:
             inner.training = training
 
 
-def _frozen(norm: nn.BatchNorm2d) -> nn.BatchNorm2d:
+def _frozen(norm: BatchNorm) -> BatchNorm:
     frozen = copy.copy(norm)
     frozen.__class__ = _frozen_kind(type(norm))  # type: ignore[arg-type]
     for parameter in frozen.parameters(recurse=False):
@@ -78,6 +79,6 @@ def _frozen(norm: nn.BatchNorm2d) -> nn.BatchNorm2d:
 
 
 @lru_cache
-def _frozen_kind(kind: type[nn.BatchNorm2d]) -> type[FrozenBatchNorm2d]:
+def _frozen_kind(kind: type[BatchNorm]) -> type[Frozen]:
     """A frozen batch norm that computes what `kind` does: timm's holds its activation, too."""
-    return FrozenBatchNorm2d if kind is nn.BatchNorm2d else type(f"Frozen{kind.__name__}", (FrozenBatchNorm2d, kind), {})
+    return type(f"Frozen{kind.__name__}", (Frozen, kind), {})

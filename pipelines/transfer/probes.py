@@ -89,7 +89,8 @@ def held_out(kind: str, examples: Examples) -> Array:
     """Logits (images, outputs) of every image by a probe that was fitted without its patient; NaN with too few patients.
 
     What the probe needs to be told is what gives the lowest cross-entropy there, so that the logits flatter it a little,
-    alike for all networks that are compared by them.
+    alike for all networks that are compared by them. Those of several folds stand beside each other, and a fold with more of
+    a finding left in leaves less of it out: of a few dozen images, noise comes out a little below an AUROC of 0.5 (0.46 of 24).
 
     Args:
         kind: logistic_regression or knn.

@@ -30,9 +30,11 @@ def scales(
         One number in 0…1 for each group; all 1 where no group has a gradient.
     """
     modes = [(inner, inner.training) for inner in module.modules()]
-    module.eval()
+    ratios = []
     try:
-        ratios = [_ratios(groups, loss(module(inputs), labels)) for inputs, labels in batches]
+        for inputs, labels in batches:
+            module.eval()  # each time: it clears what some of timm's networks keep of a batch, with its graph
+            ratios.append(_ratios(groups, loss(module(inputs), labels)))
     finally:
         for inner, training in modes:
             inner.training = training

@@ -106,6 +106,18 @@ def test_cost_is_counted_in_images_through_the_network(paths: Paths) -> None:
     assert all(way.seconds > 0 for way in ways.values())
 
 
+@pytest.mark.parametrize(
+    ("strategy", "passes"),
+    [
+        ({"name": "auto_rgn"}, 4),  # an epoch's images once for its rates, and once to learn
+        ({"name": "full", "batch_norm": "adaptive"}, 3),
+    ],
+)
+def test_passes_that_only_estimate_something_cost_as_well(paths: Paths, strategy: dict[str, Any], passes: int) -> None:
+    (way,) = compare.run(config({"epochs": 2, "strategy": strategy}, strategies=[strategy["name"]], seeds=[1]), paths).ways
+    assert way.passes == passes * way.images
+
+
 def test_what_is_written_is_what_is_said(compared: Compared) -> None:
     paths, summary = compared.paths, compared.summary
     written = json.loads((paths.comparison / "comparison.json").read_text())

@@ -76,6 +76,16 @@ def test_no_patient_who_is_judged_on_is_looked_at(paths: Paths, monkeypatch: pyt
     assert (summary.images, summary.patients, summary.held_out) == (36, 18, 24)
 
 
+def test_nor_is_an_image_of_their_studies_or_with_their_pixels_whoevers_it_is(paths: Paths) -> None:
+    index, split = pd.read_parquet(paths.index), pd.read_parquet(paths.split)
+    judged = index[index["image"].isin(split.loc[split["part"] == "validation", "image"])].reset_index(drop=True)
+    for number, column in enumerate(("study", "pixel_hash")):
+        index.loc[4 * number, column] = judged.loc[number, column]  # of two patients of the train part
+    files.write_table(paths.index, index)
+    summary = pretrain.run(config(), paths)
+    assert (summary.images, summary.held_out) == (32, 28)
+
+
 def test_it_starts_from_the_weights_that_the_configuration_names(paths: Paths, tmp_path: Path) -> None:
     save_tiny(tmp_path / "weights", seed=4)
     assert pretrain.run(config(weights="tiny", name="mine"), paths).start == "tiny"

@@ -39,6 +39,7 @@ class Recorder:
     plans: list[Plan] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     extracted: list[tuple[int, int]] = field(default_factory=list)
+    beside: int = 0
     started: list[tuple[int, int, int]] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
     epochs: list[Epoch] = field(default_factory=list)
@@ -51,6 +52,9 @@ class Recorder:
 
     def extracting(self, done: int, total: int) -> None:
         self.extracted.append((done, total))
+
+    def passed(self, images: int) -> None:
+        self.beside += images
 
     def epoch_started(self, epoch: int, epochs: int, images: int) -> None:
         self.started.append((epoch, epochs, images))

@@ -225,6 +225,28 @@ class _Killed(Silence):
             raise KeyboardInterrupt
 
 
+class _Seeing(nn.Module):
+    """In the place of a network; remembers what is put in."""
+
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        self.seen = images
+        return images.flatten(1)[:, :16].clone().requires_grad_()
+
+    head = staticmethod(torch.sum)
+
+
+def test_the_target_is_augmented_in_full_precision_whatever_the_network_learns_in() -> None:
+    settings = section("mmd", augment={**STILL, "rotate_degrees": 20, "shift": 0.1})
+    seen = []
+    for halved in (False, True):
+        taking, network = adaptation(settings, hospital(40, 5), perceptron(3)), _Seeing()
+        taking.enter(1, [np.arange(32)])
+        with torch.autocast("cpu", torch.bfloat16, enabled=halved):
+            taking.forward(network, torch.zeros(32, 1, 4, 4), 0.5)
+        seen.append(network.seen)
+    assert torch.equal(*seen)
+
+
 def test_the_last_epoch_is_kept_since_the_best_on_the_source_has_adapted_least() -> None:
     network, settings = perceptron(3), section("mmd", epochs=4, patience=1)
     fitted = learn(

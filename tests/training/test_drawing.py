@@ -13,7 +13,7 @@ from tiny_workspace import write_workspace
 from pipelines import files
 from pipelines.errors import TrainingError
 from pipelines.paths import Paths
-from pipelines.records import Task
+from pipelines.records import Head, Task
 from pipelines.training.batches import Examples
 from pipelines.training.drawing import Ground, ground, order
 
@@ -74,6 +74,40 @@ def test_a_draw_holds_whole_patients_of_each_class_up_to_its_size(common: Ground
 
 def test_another_seed_draws_others_and_the_same_one_the_same(common: Ground) -> None:
     assert places(common.draw(12, 1)) == places(common.draw(12, 1)) != places(common.draw(12, 2))
+
+
+def test_where_each_patient_has_one_label_every_draw_is_balanced_nested_and_the_same_again(tmp_path: Path) -> None:
+    own = write_workspace(tmp_path)
+    labels = pd.read_parquet(own.labels)
+    patient = labels["image"].str.removeprefix("2.25.").astype(int) // 2
+    files.write_table(own.labels, labels.assign(left=(patient % 3 == 0).astype(float)))
+    found = ground(own, BINARY, 0.2, 17)
+    share, sizes = found.pool.examples.labels.mean(), (8, 12, 16, 20, 24)
+    for seed in range(5):
+        drawn = [found.draw(size, seed) for size in sizes]
+        assert [part.labels.sum() for part in drawn] == pytest.approx([share * size for size in sizes], abs=2.01)
+        assert all(places(smaller) < places(larger) for smaller, larger in pairwise(drawn))
+        assert [places(found.draw(size, seed)) for size in sizes] == [places(part) for part in drawn]
+
+
+def test_a_further_task_that_the_images_cannot_judge_is_refused_with_the_settings_of_compare(paths: Paths) -> None:
+    task = Task("binary", ("left",), also=(Head("binary", ("right",), name="right"),))
+    found = ground(paths, task, 0.2, 17)
+    found.pool.examples.labels[:, 1] = 1
+    with pytest.raises(TrainingError, match=r"a draw of 12 images, task right: .*; add labels.* or use larger compare.sizes"):
+        found.draw(12, 1)
+
+
+def test_a_stopping_share_that_cannot_judge_a_further_task_is_named(tmp_path: Path) -> None:
+    own = write_workspace(tmp_path)
+    task = Task("binary", ("left",), also=(Head("binary", ("right",), name="right"),))
+    stops = set(ground(own, task, 0.2, 17).stopping.rows["image"])
+    labels = pd.read_parquet(own.labels)
+    files.write_table(own.labels, labels.assign(right=labels["right"].where(~labels["image"].isin(stops), 1.0)))
+    with pytest.raises(
+        TrainingError, match=r"share of the train part for early stopping, task right: .* change compare.stopping"
+    ):
+        ground(own, task, 0.2, 17)
 
 
 def test_a_size_that_cannot_hold_every_class_is_refused(common: Ground) -> None:

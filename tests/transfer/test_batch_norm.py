@@ -7,7 +7,7 @@ from torch import nn
 from pipelines.models import backbones
 from pipelines.models.backbones import BACKBONES
 from pipelines.models.provenance import Normalisation
-from pipelines.transfer.batch_norm import FrozenBatchNorm2d, batch_norms, freeze_batch_norm
+from pipelines.transfer.batch_norm import Frozen, batch_norms, freeze_batch_norm
 
 NORMALISATION = Normalisation((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 
@@ -24,7 +24,7 @@ def test_frozen_batch_norm_neither_adapts_nor_learns_in_training_mode(name: str)
     after = network.state_dict()
     assert list(after) == list(before)
     assert all(torch.equal(before[key], after[key]) for key in before)
-    frozen = [module for module in network.modules() if isinstance(module, FrozenBatchNorm2d)]
+    frozen = [module for module in network.modules() if isinstance(module, Frozen)]
     assert len(frozen) == norms > 0
     assert not any(module.training or parameter.requires_grad for module in frozen for parameter in module.parameters())
     assert all(parameter.grad is None for module in frozen for parameter in module.parameters())
@@ -38,6 +38,19 @@ def test_frozen_batch_norm_computes_what_the_other_does_in_evaluation_mode() -> 
     container = nn.Sequential(norm)
     freeze_batch_norm(container)
     assert torch.equal(container.train()(images), expected)
+
+
+def test_batch_norm_of_rows_is_frozen_too() -> None:
+    """timm's LeViT has hardly any other."""
+    norm = nn.BatchNorm1d(3)
+    container = nn.Sequential(nn.Sequential(norm))
+    assert list(batch_norms(container)) == [norm]
+    freeze_batch_norm(container)
+    frozen = container.train()[0][0]
+    container(torch.rand(4, 3) + 1)
+    assert isinstance(frozen, nn.BatchNorm1d)
+    assert torch.equal(frozen.running_mean, torch.zeros(3))
+    assert not any(parameter.requires_grad for parameter in container.parameters())
 
 
 def test_batch_norm_that_is_not_frozen_does_adapt() -> None:
@@ -57,6 +70,6 @@ def test_frozen_batch_norm_keeps_the_activation_that_timm_puts_into_it() -> None
     norm.running_mean.fill_(0.3)
     expected = network(images)
     freeze_batch_norm(network)
-    assert all(isinstance(frozen, FrozenBatchNorm2d) for frozen in batch_norms(network))
+    assert all(isinstance(frozen, Frozen) for frozen in batch_norms(network))
     assert torch.equal(network.train().trunk(images), network.eval().trunk(images))
     assert torch.equal(network(images), expected)

@@ -39,6 +39,24 @@ def test_ratios_are_averaged_over_the_batches_before_they_are_compared() -> None
     assert scales(module, [[module.a], [module.b]], loss, batches(1.0, 3.0)) == pytest.approx((1.0, 0.25))
 
 
+def test_what_a_network_keeps_while_it_is_judged_does_not_hold_on_to_the_last_batch() -> None:
+    """Some of timm's transformers keep position biases in evaluation mode, until they change their mode."""
+
+    class Keeping(Product):
+        kept: Tensor | None = None
+
+        def train(self, mode: bool = True) -> Keeping:
+            self.kept = None
+            return super().train(mode)
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            self.kept = self.a * self.b if self.kept is None else self.kept
+            return inputs * self.kept
+
+    module = Keeping(2.0, 4.0)
+    assert scales(module, [[module.a], [module.b]], loss, batches(1.0, 3.0)) == pytest.approx((1.0, 0.25))
+
+
 def test_a_group_that_does_not_learn_has_no_rate() -> None:
     module = Product(2.0, 4.0)
     assert scales(module, [[], [module.b]], loss, batches(1.0)) == (0.0, 1.0)
