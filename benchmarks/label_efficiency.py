@@ -28,12 +28,14 @@ from children import CPU, HERE, RECIPE, Cohort, fingerprint
 from scipy import stats
 
 from pipelines import files
-from pipelines.config import TrainSection
+from pipelines.config import StrategySection, TrainSection
 from pipelines.models import backbones, passports
 from pipelines.models.network import Network
 from pipelines.models.provenance import Normalisation
 from pipelines.training.learn import learn, place
 from pipelines.training.listener import Silence
+from pipelines.transfer.folds import fewest
+from pipelines.transfer.recommendation import RECOMMENDED, Fingerprint, recommend
 from pipelines.transfer.strategies import STRATEGIES, plan
 
 RESULTS = HERE / "label_efficiency.csv"
@@ -41,7 +43,7 @@ EPOCHS = {8: 30, 16: 30, 32: 20, 64: 15, 128: 10, 256: 8, 400: 6}  # small sets 
 BATCH = {8: 8, 16: 8, 32: 8, 64: 16, 128: 16, 256: 16, 400: 16}
 JUDGED = 16  # training images that choose among the epochs
 SEEDS = tuple(range(children.FOLDS))
-COLUMNS = ("settings", "task", "method", "size", "seed", "auroc", "epochs", "seconds")
+COLUMNS = ("settings", "task", "method", "size", "seed", "fewest", "auroc", "epochs", "seconds")
 # settings that came after the first rows were measured; as long as they do nothing, those rows still count
 LATER: dict[str, Any] = {
     "stochastic_depth": None,
@@ -59,8 +61,8 @@ METHODS: dict[str, dict[str, Any]] = {
     **{name: {"name": name} for name in STRATEGIES if name != "lora"},  # which needs a transformer
     **{f"feature_extraction, {name}": {"name": "feature_extraction", "classifier": name} for name in CACHED},
 }
-RECOMMENDED = "differential"  # what `recommended` is from eight patients per class on
 REFERENCE = "scratch"
+SHOWN = (RECOMMENDED, *METHODS)
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,7 @@ def measured(data: Cohort, task: str, method: str, size: int, seed: int) -> dict
         "method": method,
         "size": size,
         "seed": seed,
+        "fewest": fewest(draw.train.labels.astype(np.float64), draw.train.grouped()),
         "auroc": round(children.area(network, draw.test), 6),
         "epochs": fitted.best_epoch,
         "seconds": round(time.perf_counter() - started, 1),
@@ -156,6 +159,18 @@ def results() -> pd.DataFrame:
     return table[[row in todays for row in zip(table["task"], table["settings"], strict=True)]]
 
 
+def with_recommended(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows, and once more those of the method that `recommended` comes to for their draw, in its name."""
+    taken = [recommended(row.size, row.fewest) for row in table.itertuples()]
+    own = table[table["method"] == pd.Series(taken, index=table.index, dtype=object)]
+    return pd.concat([table, own.assign(method=RECOMMENDED)], ignore_index=True)
+
+
+def recommended(size: int, rarest: int) -> str:
+    """The strategy for a draw of so many images, with so many patients in the rarest class."""
+    return recommend(StrategySection(name=RECOMMENDED), Fingerprint(size, size, rarest, pretrained=True)).settings.name
+
+
 def keep(row: dict[str, Any]) -> None:
     table = stored()
     table = pd.concat([table, pd.DataFrame([row])]) if len(table) else pd.DataFrame([row])
@@ -180,7 +195,8 @@ def report(table: pd.DataFrame) -> str:
         "seeds, with its 95% interval (Student's t over the draws of training images, the random numbers of training and, where",
         "they are folds, the test parts; the luck of a fixed test part is not in it).",
         "MobileNetV2 at 224 pixels from ImageNet weights, or from scratch; every strategy with its default learning rates;",
-        f"patients are never in both parts; fp32. `recommended` is `{RECOMMENDED}` at all of these sizes but 8.",
+        f"patients are never in both parts; fp32. `{RECOMMENDED}` is the row of what it comes to for each draw's patients:",
+        f"{resolved(table)}.",
         "Epochs: " + ", ".join(f"{epochs} at {size}" for size, epochs in EPOCHS.items()) + ".",
         "",
         "**Bold** is the best mean of a column. A star: not told apart from it, the 95% interval of the difference on the same",
@@ -199,9 +215,18 @@ def report(table: pd.DataFrame) -> str:
     return "\n".join(lines) + "\n"
 
 
+def resolved(table: pd.DataFrame) -> str:
+    """What `recommended` comes to, by sizes."""
+    found: dict[str, list[int]] = {}
+    for size, rows in table.groupby("size"):
+        taken = sorted({recommended(size, rarest) for rarest in rows["fewest"]})
+        found.setdefault(" or ".join(f"`{name}`" for name in taken), []).append(size)
+    return "; ".join(f"{names} at N = {', '.join(map(str, sizes))}" for names, sizes in found.items())
+
+
 def of_task(rows: pd.DataFrame) -> list[str]:
-    sizes = sorted(rows["size"].unique())
-    methods = [name for name in METHODS if name in set(rows["method"])]
+    rows, sizes = with_recommended(rows), sorted(rows["size"].unique())
+    methods = [name for name in SHOWN if name in set(rows["method"])]
     lines = ["| method | " + " | ".join(f"N = {size}" for size in sizes) + " |", "|---" * (len(sizes) + 1) + "|"]
     columns = {size: of_size(rows[rows["size"] == size], methods) for size in sizes}
     lines += [f"| {name} | " + " | ".join(columns[size][name] for size in sizes) + " |" for name in methods]
@@ -269,7 +294,7 @@ def gains(rows: pd.DataFrame, reference: str) -> list[str]:
     if reference not in wide:
         return []
     lines = [f"Difference from `{reference}` on the same images (mean, 95% interval over seeds):", ""]
-    for name in [name for name in METHODS if name in wide and name != reference]:
+    for name in [name for name in SHOWN if name in wide and name != reference]:
         parts = []
         for size, values in (wide[name] - wide[reference]).dropna().groupby("size"):
             mean, low, high = interval(values.tolist())
@@ -286,7 +311,8 @@ def draw(table: pd.DataFrame, name: str) -> None:
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(figsize=(8.5, 5), layout="constrained")
-    shown = [method for method in METHODS if method in set(table["method"])]
+    table = with_recommended(table)
+    shown = [method for method in SHOWN if method in set(table["method"])]
     colours = plt.get_cmap("tab20")
     for number, method in enumerate(shown):
         rows = table[table["method"] == method]
@@ -294,7 +320,7 @@ def draw(table: pd.DataFrame, name: str) -> None:
         means, lows, highs = np.array([interval(rows.loc[rows["size"] == size, "auroc"].tolist()) for size in sizes]).T
         shifted = sizes * 1.03 ** (number - (len(shown) - 1) / 2)
         whiskers = np.nan_to_num([means - lows, np.minimum(highs, 1) - means])
-        width = 2.6 if method == RECOMMENDED else 1.1
+        width, clear = (6, 0.35) if method == RECOMMENDED else (1.1, 1)
         axes.errorbar(
             shifted,
             means,
@@ -305,6 +331,7 @@ def draw(table: pd.DataFrame, name: str) -> None:
             label=method,
             color=colours(number),
             linewidth=width,
+            alpha=clear,
         )
     axes.set_xscale("log", base=2)
     axes.set_xticks(sorted(table["size"].unique()), [str(size) for size in sorted(table["size"].unique())])

@@ -17,6 +17,7 @@ from torch.nn import functional
 from pipelines.config import PretrainSection
 from pipelines.errors import TrainingError
 from pipelines.imaging.augment import augment
+from pipelines.models.device import keep_memory
 from pipelines.models.network import Network
 from pipelines.training.batches import Examples, shuffled
 from pipelines.training.checkpoint import Checkpoint, Saved
@@ -129,6 +130,7 @@ def pretrain(
             f"pretrain: expected at least pretrain.batch_size = {settings.batch_size} images, got {len(examples)}; "
             "add images, or lower it"
         )
+    keep_memory()
     device = next(network.parameters()).device
     with torch.random.fork_rng([]):
         torch.manual_seed(settings.seed)
