@@ -311,28 +311,19 @@ def draw(table: pd.DataFrame, name: str) -> None:
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(figsize=(8.5, 5), layout="constrained")
-    table = with_recommended(table)
-    shown = [method for method in SHOWN if method in set(table["method"])]
+    shown = [method for method in METHODS if method in set(table["method"])]
     colours = plt.get_cmap("tab20")
+    default = with_recommended(table)
+    default = default[default["method"] == RECOMMENDED].groupby("size")["auroc"].mean()
+    axes.plot(default.index, default, color="0.8", linewidth=9, solid_capstyle="round", label=RECOMMENDED, zorder=0)
     for number, method in enumerate(shown):
         rows = table[table["method"] == method]
         sizes = np.array(sorted(rows["size"].unique()))
         means, lows, highs = np.array([interval(rows.loc[rows["size"] == size, "auroc"].tolist()) for size in sizes]).T
         shifted = sizes * 1.03 ** (number - (len(shown) - 1) / 2)
         whiskers = np.nan_to_num([means - lows, np.minimum(highs, 1) - means])
-        width, clear = (6, 0.35) if method == RECOMMENDED else (1.1, 1)
-        axes.errorbar(
-            shifted,
-            means,
-            yerr=whiskers,
-            marker="o",
-            markersize=4,
-            capsize=2,
-            label=method,
-            color=colours(number),
-            linewidth=width,
-            alpha=clear,
-        )
+        style = {"marker": "o", "markersize": 4, "capsize": 2, "linewidth": 1.1}
+        axes.errorbar(shifted, means, yerr=whiskers, label=method, color=colours(number), **style)
     axes.set_xscale("log", base=2)
     axes.set_xticks(sorted(table["size"].unique()), [str(size) for size in sorted(table["size"].unique())])
     axes.minorticks_off()
