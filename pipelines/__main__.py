@@ -165,7 +165,7 @@ def train(workspace: Workspace = HERE, settings: Settings = NONE, as_json: AsJso
 
 @app.command()
 def lr_find(
-    write: Annotated[bool, typer.Option("--write", help="Keep the suggestion in params.yaml, with its comments.")] = False,
+    write: Annotated[bool, typer.Option("--write", help="Keep the suggestion, and what --set says, in params.yaml.")] = False,
     workspace: Workspace = HERE,
     settings: Settings = NONE,
     as_json: AsJson = False,
@@ -176,8 +176,9 @@ def lr_find(
     summary = stage("lr_find", workspace, settings, as_json)
     if write:
         with ending(as_json):
-            actions.keep(Paths(workspace.resolve()), [summary.setting])
-            console.show(f"kept in params.yaml: {summary.setting}")
+            kept = [*(settings or []), summary.setting]  # a rate is good for the settings that it was found with
+            actions.keep(Paths(workspace.resolve()), kept)
+            console.show(f"kept in params.yaml: {', '.join(kept)}")
 
 
 @app.command()

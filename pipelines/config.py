@@ -311,7 +311,11 @@ class CompareSection(Section):
 class PretrainSection(Section):
     """learning from radiographs without labels (`radtransfer pretrain`)"""
 
-    name: str = Field("ssl", pattern=r"^[\w][\w+-]*$", description="name of the weights that come of it, for train.weights")
+    name: str = Field(
+        "ssl",
+        pattern=r"^[\w][\w+-]*$",
+        description="name of the weights that come of it, for train.weights; imagenet, medical and the like are taken",
+    )
     backbone: str | None = Field(None, description="null takes that of train")
     weights: str = Field("imagenet", description="what to start from: imagenet, the name of a weight passport, or scratch")
     method: Literal["simclr", "vicreg", "barlow_twins"] = Field("simclr", description="simclr, vicreg or barlow_twins")

@@ -47,6 +47,7 @@ class IngestSummary:
         blanked: new images in which such text was blanked.
         treated_otherwise: images of the data set that came in under other de-identification settings, or an earlier version.
         declared: the task section that the label table declared, if params.yaml had none.
+        unused: columns of the label table that are of no task.
         quarantine: where files were set aside.
     """
 
@@ -76,6 +77,7 @@ class IngestSummary:
     blanked: int
     treated_otherwise: int
     declared: dict[str, Any] | None
+    unused: tuple[str, ...]
     quarantine: str
 
     def describe(self) -> str:
@@ -138,4 +140,9 @@ class IngestSummary:
         if self.declared:
             targets = ", ".join(self.declared["targets"])
             lines.append(f"the label table declares a {self.declared['kind']} task: [bold]{escape(targets)}[/bold]")
+        if self.unused:
+            lines.append(
+                f"its columns {escape(', '.join(self.unused))} are of no task: to learn them besides, name them in task.also of "
+                "params.yaml and ingest once more"
+            )
         return lines

@@ -77,6 +77,11 @@ def declare(table: LabelTable, known: TaskSection | None = None) -> TaskSection:
     raise ConfigurationError(f"params.yaml task.targets: [] and no column of the label table holds only 0 and 1; {remedy}")
 
 
+def unused(table: LabelTable, task: Task) -> tuple[str, ...]:
+    """The columns that could be labels and are of no task of these."""
+    return tuple(name for name in table.columns if name not in task.labels and not _is_identifier(name))
+
+
 def parse(table: LabelTable, task: Task) -> list[tuple[Label, ...]]:
     """The labels of each row, in the order of `task.labels`: 0.0, 1.0 or None, a class or None, or a number or None.
 

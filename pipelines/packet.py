@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from pipelines.metrics.cohort import Flow, composition, flow
 from pipelines.metrics.evaluation import METRICS, Evaluation, OutputEvaluation
 from pipelines.metrics.further import TaskEvaluation
 from pipelines.metrics.intervals import LEVEL, Interval
-from pipelines.metrics.subgroups import FEWEST, Subgroup
+from pipelines.metrics.subgroups import FEWEST, Subgroup, attributes
 from pipelines.metrics.thresholds import spelled
 from pipelines.quality.shortcut_comparison import Comparison
 from pipelines.records import PARTS, SELF_SUPERVISED, Head, Task
@@ -216,7 +217,10 @@ def _cautions(packet: Packet, counted: Flow) -> list[str]:
             f"Few test images: {counts}. Below {ENOUGH_EVENTS} of each, estimates are imprecise; "
             "read the intervals, not the values."
         )
-    if packet.cohort.loc[packet.cohort["part"].notna(), "site"].nunique() < 2:
+    adapted = packet.card.training.get("adaptation")
+    if adapted:
+        said.append(f"The model was adapted to another hospital without labels: {adapted['says']}. {_of_target(packet, adapted)}")
+    elif packet.cohort.loc[packet.cohort["part"].notna(), "site"].nunique() < 2:
         said.append("All images come from one site. Performance elsewhere is unknown.")
     if alarmed := _alarmed(packet.shortcuts):
         said.append(
@@ -235,6 +239,21 @@ def _cautions(packet: Packet, counted: Flow) -> list[str]:
         lost = sum(counted.left_out.values())
         said.append(f"{lost} of {counted.ingested.images} radiographs could not be prepared; the model was not tested on those.")
     return said
+
+
+def _of_target(packet: Packet, adapted: Mapping[str, Any]) -> str:
+    """How far the figures are those of the hospital that a model was adapted to."""
+    test = packet.cohort[packet.cohort["part"] == "test"]
+    there = test["site"].isin(adapted["sites"]).to_numpy()
+    if not there.any():
+        return "No test image is of that hospital: the figures here are of others, and how good the model is there is not known."
+    if there.all():
+        return "All test images are of that hospital."
+    names = sorted(set(np.array(attributes(test)["Site"])[there]))
+    return (
+        f"{int(there.sum())} of the {len(test)} test images are of it ({', '.join(names)} under Subgroups); the figures over all "
+        "pool them with those of other hospitals."
+    )
 
 
 def _cases(output: OutputEvaluation, task: Task) -> str:

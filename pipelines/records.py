@@ -247,6 +247,17 @@ class Task(Head):
         """Each further task with its own answers, of all answers (images, all answers)."""
         return list(zip(self.also, self.apart(answers)[1:], strict=True))
 
+    def differing(self, other: Task) -> str:
+        """In what another task answers otherwise, in words; empty if in nothing. How much losses weigh does not matter."""
+        if [head.name for head in self.heads] != [head.name for head in other.heads]:
+            return "other tasks"
+        for own, theirs in zip(self.heads, other.heads, strict=True):
+            for name in ("kind", "targets", "classes", "unit", "bounds"):
+                if getattr(own, name) != getattr(theirs, name):
+                    where = f"task.also.{own.name}" if own.name else "task"
+                    return f"{where}.{name} is {_plain(getattr(own, name))}, the model's is {_plain(getattr(theirs, name))}"
+        return ""
+
     def to_dict(self) -> dict[str, Any]:
         values = {**super().to_dict(), "outputs": list(self.outputs)}
         if self.also:
@@ -298,6 +309,13 @@ def label_column(output: str) -> str:
 
 def shortcut_column(shortcut: str, output: str) -> str:
     return f"{shortcut}/{output}"
+
+
+def _plain(value: Any) -> str:
+    """A setting as params.yaml spells it."""
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_plain, value))}]"
+    return "null" if value is None else str(value)
 
 
 def value_column(task: str) -> str:

@@ -257,11 +257,37 @@ def test_an_adaptation_and_whether_it_helped_are_told(facts: dict[str, Packet]) 
         "learnt_images": 1200,
         "learnt_patients": 900,
         "says": "harmed: AUROC on the target −0.1",
+        "sites": ["another"],
         "warnings": ["opacity: collapse"],
     }
     training = {**given.card.training, "adaptation": adaptation, "discrepancy_by_epoch": [0.2, 0.1]}
     words = Page(packet.render(replace(given, card=replace(given.card, training=training)))).words
+    assert "and adapted with 1,200 radiographs of 900 patients of another hospital, without labels" in words
+    assert (
+        "adapted to another hospital without labels: harmed: AUROC on the target −0.1. No test image is of that hospital" in words
+    )
+    assert "All images come from one site" not in words
     assert "Adapted to a hospital without labels by coral" in words
     assert "1,200 of its images of 900 patients" in words
     assert "Whether it helped: harmed: AUROC on the target −0.1 . Opacity: collapse." in words
     assert "of which the last was kept" in words
+
+
+@pytest.mark.parametrize(
+    ("others", "said"),
+    [
+        (slice(None, None, 3), "test images are of it (site 2 under Subgroups); the figures over all pool them with"),
+        (slice(None), "All test images are of that hospital."),
+    ],
+)
+def test_which_test_images_are_of_the_hospital_that_a_model_was_adapted_to(
+    facts: dict[str, Packet], others: slice, said: str
+) -> None:
+    given = facts["binary"]
+    test = given.cohort["part"] == "test"
+    cohort = given.cohort.assign(site="here")
+    cohort.loc[cohort.index[test][others], "site"] = "there"
+    adaptation = {"method": "adabn", "describes": "", "learnt_images": 1, "learnt_patients": 1, "says": "helped", "warnings": []}
+    training = {**given.card.training, "adaptation": {**adaptation, "sites": ["there"]}}
+    words = Page(packet.render(replace(given, cohort=cohort, card=replace(given.card, training=training)))).words
+    assert said in words

@@ -151,6 +151,36 @@ def test_a_partial_file_is_refused_with_what_is_missing_and_what_is_left_over(
     assert list(folder.iterdir()) == []
 
 
+def test_what_is_left_over_is_said_with_how_to_rename_it_or_leave_it_out(tmp_path: Path, resnet: nn.Module) -> None:
+    whole = resnet.state_dict()
+    for state in ({**whole, "foo.bar": torch.zeros(3)}, {f"encoder_q.{name}": tensor for name, tensor in whole.items()}):
+        with pytest.raises(WeightsError, match=r"left over (foo\.bar|encoder_q\.conv1\.weight).*--prefix takes off .*--key-map"):
+            add(written(tmp_path / "theirs.pth", state), replace(OWN, layout="torchvision"))
+
+
+@pytest.mark.parametrize("layout", ["torchvision", "monai"])
+@pytest.mark.parametrize(("value", "reason"), [(0.0, "all equal"), (float("nan"), "not finite numbers")])
+def test_a_file_that_makes_nothing_of_an_image_is_refused_as_that(
+    tmp_path: Path, folder: Path, resnet: nn.Module, layout: str, value: float, reason: str
+) -> None:
+    kept = {name: tensor for name, tensor in resnet.state_dict().items() if not name.startswith("fc.")}
+    spoiled = {name: torch.full_like(tensor, value) if tensor.is_floating_point() else tensor for name, tensor in kept.items()}
+    said = replace(OWN, layout=layout, mean=(0.5,) * 3, std=(0.5,) * 3)
+    with pytest.raises(WeightsError, match=rf"features .* are {reason}"):
+        add(written(tmp_path / "spoiled.pth", spoiled), said)
+    assert list(folder.iterdir()) == []
+
+
+def test_a_backbone_that_does_not_exist_is_refused(tmp_path: Path, resnet: nn.Module) -> None:
+    file = written(tmp_path / "mine.pth", resnet.state_dict())
+    with pytest.raises(ConfigurationError, match=r"^--backbone: expected one of resnet10, .*, got 'foo'"):
+        add(file, replace(OWN, backbone="foo"))
+    for backbone, reason in (("nosuch", "expected one of"), ("timm:nosuch", "timm has no model")):
+        with pytest.raises(ConfigurationError, match=f"^--backbone: {reason}"):
+            catalogue(backbone)
+    assert catalogue("timm:test_convnext").passports == ()
+
+
 def test_a_layout_that_does_not_have_the_network_is_refused(tmp_path: Path, resnet: nn.Module) -> None:
     file = written(tmp_path / "mine.pth", resnet.state_dict())
     with pytest.raises(WeightsError, match=r"--layout radimagenet: expected --backbone of resnet50, .*, got resnet18"):
@@ -199,11 +229,28 @@ def test_a_name_that_would_reach_outside_the_folder_is_refused(
     assert (list(folder.iterdir()), sorted(tmp_path.iterdir())) == ([], [file, folder])
 
 
-@pytest.mark.parametrize("changes", [{"name": "scratch"}, {"name": "torchvision-resnet18-v1"}, {"source": "scratch"}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({"name": name} for name in ("scratch", "imagenet", "radimagenet", "medical", "ssl", "timm", "torchvision-resnet18-v1")),
+        {"source": "scratch"},
+    ],
+)
 def test_a_name_that_stands_for_other_weights_is_refused(tmp_path: Path, resnet: nn.Module, changes: dict[str, Any]) -> None:
     file = written(tmp_path / "mine.pth", resnet.state_dict())
     with pytest.raises(WeightsError, match="stands for other weights; take another --name"):
         add(file, replace(OWN, layout="torchvision", **changes))
+
+
+def test_a_name_that_is_the_source_of_another_file_is_refused_and_ones_own_source_is_not(
+    tmp_path: Path, resnet: nn.Module
+) -> None:
+    file = written(tmp_path / "mine.pth", resnet.state_dict())
+    for _ in range(2):
+        assert add(file, replace(OWN, layout="torchvision", name="vendor", source="vendor")).passed
+    add(file, replace(OWN, layout="torchvision", name="chests", source="clinic"))
+    with pytest.raises(WeightsError, match="clinic from vendor stands for other weights; take another --name"):
+        add(file, replace(OWN, layout="torchvision", name="clinic", source="vendor"))
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
@@ -430,6 +477,61 @@ def test_whether_a_classifier_says_several_things_is_the_layouts_or_the_users_wo
         assert find("ours", "resnet18").passport.multi_label is expected
 
 
+def one_channel(network: nn.Module, path: str) -> nn.Module:
+    """With a first convolution of one channel instead of three."""
+    parent, _, name = path.rpartition(".")
+    layer = network.get_submodule(path)
+    grey = nn.Conv2d(1, layer.out_channels, layer.kernel_size, layer.stride, layer.padding, bias=layer.bias is not None)
+    setattr(network.get_submodule(parent), name, grey)
+    return network
+
+
+GREY = replace(OWN, channels="grey", mean=(0.5,), std=(0.25,))
+
+
+@pytest.mark.parametrize(
+    ("backbone", "layout", "first"),
+    [
+        ("resnet18", "torchvision", "conv1"),
+        ("mobilenet_v2", "torchvision", "features.0.0"),
+        ("seresnet50", "timm", "layer0.conv1"),
+        ("timm:test_convnext", "timm", "stem.0"),
+    ],
+)
+def test_weights_of_one_channel_are_held_against_the_publishers_network_of_one(
+    tmp_path: Path, backbone: str, layout: str, first: str
+) -> None:
+    torch.manual_seed(3)
+    if layout == "timm":
+        network: nn.Module = timm.create_model({"seresnet50": "legacy_seresnet50"}.get(backbone, "test_convnext"))
+    else:
+        network = torchvision.models.get_model(backbone, weights=None)
+    file = written(tmp_path / "onechan.pt", one_channel(network, first).state_dict())
+    (checked,) = add(file, replace(GREY, backbone=backbone, layout=layout)).checkpoints
+    assert checked.difference is not None
+    assert checked.difference <= 1e-4
+    assert verify(["ours"]).passed
+    assert start(backbone, "ours", outputs=1, dropout=0, seed=1).network.normalisation.mean == (0.5,)
+
+
+def test_radimagenets_layout_takes_one_channel_too(tmp_path: Path) -> None:
+    network = one_channel(torchvision.models.resnet50(weights=None), "conv1")
+    file = written(tmp_path / "onechan.pt", nn.Sequential(*list(network.children())[:-1]).state_dict())
+    (checked,) = add(file, replace(GREY, backbone="resnet50", layout="radimagenet")).checkpoints
+    assert checked.difference is not None
+    assert checked.difference <= 1e-4
+
+
+def test_how_many_channels_a_file_has_is_said_where_the_options_say_otherwise(tmp_path: Path, resnet: nn.Module) -> None:
+    said = replace(OWN, layout="torchvision")
+    grey = written(tmp_path / "onechan.pt", one_channel(torchvision.models.resnet18(weights=None), "conv1").state_dict())
+    for wrong in (said, replace(said, channels="RGB"), replace(said, channels="grey")):
+        with pytest.raises(WeightsError, match=r"first convolution has one channel: give --channels grey --mean … --std …"):
+            add(grey, wrong)
+    with pytest.raises(WeightsError, match="first convolution has three channels: leave out --channels grey"):
+        add(written(tmp_path / "mine.pt", resnet.state_dict()), replace(GREY, layout="torchvision"))
+
+
 def test_torchxrayvisions_state_dict_takes_one_channel_in_its_own_range(tmp_path: Path) -> None:
     network = torchvision.models.densenet121(weights=None)
     network.features.conv0 = nn.Conv2d(1, 64, 7, stride=2, padding=3, bias=False)
@@ -500,6 +602,18 @@ def test_a_wrong_key_map_without_golden_features_is_caught_by_the_publishers_net
         references.compare(network, passport, resnet.state_dict())
 
 
+@pytest.mark.parametrize(("value", "reason"), [(0.0, "all equal"), (float("nan"), "not finite numbers")])
+def test_no_key_map_is_blamed_for_features_that_say_nothing(added: Path, resnet: nn.Module, value: float, reason: str) -> None:
+    from pipelines.models import references
+
+    passport = find("ours", "resnet18").passport
+    network = build("resnet18", outputs=1, dropout=0, normalisation=passport.normalisation)
+    whole = resnet.state_dict().items()
+    spoiled = {name: torch.full_like(tensor, value) if tensor.is_floating_point() else tensor for name, tensor in whole}
+    with pytest.raises(WeightsError, match=rf"those of ours\.pth are {reason}; its weights are damaged or were never trained"):
+        references.compare(network, passport, spoiled)
+
+
 @pytest.mark.parametrize("spoiled", [{"mean": "grey"}, {"key_map": ["torchvision-resnet"]}, {"golden": [float("nan")] * 8}, None])
 def test_a_passport_that_cannot_be_read_is_listed_and_fails_the_verification(added: Path, spoiled: dict[str, Any] | None) -> None:
     if spoiled is None:
@@ -520,7 +634,35 @@ def test_verifying_a_source_takes_its_files_that_are_here(added: Path) -> None:
     with pytest.raises(WeightsError, match=r"no file of imagenet is in .*; see `radtransfer weights list`"):
         verify(["imagenet"])
     (checked,) = verify(["torchvision-resnet18-v1"]).checkpoints
-    assert "cannot read it: No such file" in checked.failure
+    assert "resnet18-f37072fd.pth, it is not there; `radtransfer weights fetch torchvision-resnet18-v1`" in checked.failure
+
+
+@pytest.mark.parametrize("names", [[], ["ours"], ["medical"]])
+def test_a_file_that_is_gone_fails_the_verification_with_a_remedy(added: Path, names: list[str]) -> None:
+    (added / "ours.pth").unlink()
+    done = verify(names)
+    assert not done.passed
+    (checked,) = done.checkpoints
+    assert checked.failure == f"expected {added / 'ours.pth'}, it is not there; copy it there, or delete ours.json beside it"
+
+
+def test_a_passport_of_a_network_that_does_not_exist_is_said_to_be_wrong(added: Path) -> None:
+    altered(added, "ours", backbone="foo")
+    assert "passport ours: backbone: expected one of resnet10" in verify().checkpoints[0].failure
+
+
+def test_a_name_goes_before_a_source_in_verifying_and_fetching(tmp_path: Path, folder: Path) -> None:
+    for name, seed in (("our-vic", 1), ("ssl", 2), ("third", 3)):
+        network = start("resnet10", "scratch", outputs=1, dropout=0, seed=seed).network
+        facts = {"name": name, "source": "ssl", "licence": "none", "trained_on": "nothing"}
+        passports.save_backbone(network, folder / f"{name}.safetensors", **facts)
+    assert [item.name for item in verify(["ssl"]).checkpoints] == ["ssl"]
+    assert [item.name for item in fetch("ssl").checkpoints] == ["ssl"]
+    for path in folder.glob("ssl.*"):
+        path.unlink()
+    assert [item.name for item in verify(["ssl"]).checkpoints] == ["our-vic", "third"]
+    with pytest.raises(WeightsError, match=r"^weights fetch ssl: expected one checkpoint for resnet10 .* found our-vic, third"):
+        fetch("ssl")
 
 
 def test_verifying_what_is_not_known_is_refused() -> None:

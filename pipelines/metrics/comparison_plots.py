@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullLocator
+from matplotlib.ticker import MaxNLocator, NullLocator
 
 from pipelines.metrics.intervals import Interval
 from pipelines.metrics.plots import ACCENT, COLOURS, GRID, INK, LEGEND_ROW, MUTED, SHORT, printed
@@ -68,6 +69,15 @@ def front(points: Sequence[Point]) -> list[Point]:
     return kept
 
 
+def round_numbers(low: float, high: float) -> list[float]:
+    """Two at least between the ends of a logarithmic axis: 1, 2 and 5 of each power of ten, or evenly spaced ones."""
+    powers = range(math.floor(math.log10(low)), math.floor(math.log10(high)) + 1)
+    found = [digit * 10.0**power for power in powers for digit in (1, 2, 5)]
+    if len(between := [number for number in found if low <= number <= high]) > 1:
+        return between
+    return [float(number) for number in MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high) if low <= number <= high]
+
+
 def _learning_curve(curves: Mapping[str, Sequence[Point]]) -> Figure:
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axes = figure.add_subplot()
@@ -113,8 +123,9 @@ def _pareto(points: Sequence[Point], names: Sequence[str]) -> Figure:
             label=point.name,
         )
     axes.set(xscale="log", xlabel="seconds of one training", ylabel="AUROC, mean over seeds")
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else ""))
+    ticks = round_numbers(*axes.get_xlim())
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.xaxis.set_minor_locator(NullLocator())
     _legend(figure, axes)
     return figure
 

@@ -16,6 +16,8 @@ from pipelines.models.provenance import Normalisation
 
 __all__ = ["BACKBONES", "Backbone", "LayerGroup", "Network", "Probe", "build", "check_size", "resolve"]
 
+KEY = "params.yaml train.backbone"
+
 BACKBONES: dict[str, Backbone] = {
     "resnet10": monai.resnet("basic", (1, 1, 1, 1), (16, 32, 64, 128)),
     "resnet18": monai.resnet("basic", (2, 2, 2, 2)),
@@ -38,27 +40,30 @@ BACKBONES: dict[str, Backbone] = {
 }
 
 
-def resolve(name: str) -> Backbone:
-    """The entry of a backbone: of the table, or of `timm:NAME`.
+def resolve(name: str, key: str = KEY) -> Backbone:
+    """The entry of a backbone: of the table, or of `timm:NAME`; `key` is where the user named it, for messages.
 
     Raises:
         ConfigurationError: there is no backbone of that name.
     """
     if name.startswith(timm.PREFIX):
-        return timm.entry(name.removeprefix(timm.PREFIX))
+        try:
+            return timm.entry(name.removeprefix(timm.PREFIX))
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{key}: {error}") from error
     if name not in BACKBONES:
         known = f"{', '.join(BACKBONES)}, or {timm.PREFIX}NAME"
-        raise ConfigurationError(f"params.yaml train.backbone: expected one of {known}, got {name!r}")
+        raise ConfigurationError(f"{key}: expected one of {known}, got {name!r}")
     return BACKBONES[name]
 
 
-def check_size(name: str, size: int) -> None:
-    """See that a backbone can take images of `size` rows and columns.
+def check_size(name: str, size: int, key: str = KEY) -> None:
+    """See that a backbone can take images of `size` rows and columns; `key` as for `resolve`.
 
     Raises:
-        ConfigurationError: it cannot.
+        ConfigurationError: it cannot, or there is no such backbone.
     """
-    backbone = resolve(name)
+    backbone = resolve(name, key)
     if (backbone.fixed_size and size != backbone.input_size) or size < backbone.least_size:
         expected = str(backbone.input_size) if backbone.fixed_size else f"at least {backbone.least_size}"
         raise ConfigurationError(f"params.yaml prepare.size: expected {expected} for {name}, got {size}")

@@ -7,7 +7,7 @@ import http.client
 import json
 import math
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from pipelines.models.checkpoints import listed, read, tensors
 from pipelines.models.keymaps import KEY_MAPS, KeyMap
 from pipelines.models.proof import LoadReport, check_output, matched
 from pipelines.models.provenance import FORMAT, Normalisation, Passport
-from pipelines.models.published import PASSPORTS
+from pipelines.models.published import PASSPORTS, SOURCES
 from pipelines.models.renaming import renamed
 from pipelines.paths import weights_folder
 
@@ -35,6 +35,7 @@ __all__ = [
     "LoadReport",
     "Normalisation",
     "Passport",
+    "answering",
     "beside",
     "broken",
     "fetch_file",
@@ -42,9 +43,11 @@ __all__ = [
     "load",
     "load_state",
     "save_backbone",
+    "taken",
 ]
 
 TIMEOUT_SECONDS = 10
+KEY = "params.yaml train.weights"
 
 
 @dataclass(frozen=True)
@@ -55,27 +58,51 @@ class Found:
     path: Path
 
 
-def find(weights: str, backbone: str, *, download: bool = True) -> Found:
-    """The checkpoint that `weights` names, by its passport's name or source, for one backbone.
+def find(weights: str, backbone: str, *, download: bool = True, key: str = KEY) -> Found:
+    """The checkpoint that `weights` names for one backbone: by its passport's name, or else by its source.
 
-    Looks into the weights folder for every passport that answers, in the order of the table and then of the passport
-    files there; only then downloads the first that has an address.
+    Of those in the weights folder the published ones come first, in the order of the table. A source stands for an added one
+    only where no other there comes from it. Only where none is there, the first that has an address is downloaded.
+
+    Args:
+        weights: a passport's name, or a source.
+        backbone: as the passport says it.
+        download: whether that may be done.
+        key: where the user named the weights, for messages.
 
     Raises:
-        WeightsError: no passport answers, or no file of one is there and it cannot be downloaded.
+        WeightsError: no passport answers, several added ones do, or no file of one is there and it cannot be downloaded.
     """
     folder = weights_folder()
-    passports = [passport for passport in (*PASSPORTS, *beside(folder, weights)) if weights in (passport.name, passport.source)]
-    fitting = [passport for passport in passports if passport.backbone == backbone]
+    known = (*PASSPORTS, *beside(folder, weights))
+    fitting = answering(weights, (passport for passport in known if passport.backbone == backbone))
     if not fitting:
-        raise WeightsError(_unknown(weights, backbone, passports, folder))
-    for passport in fitting:
-        if (folder / passport.file).is_file():
-            return Found(passport, folder / passport.file)
+        raise WeightsError(f"{key}: {_unknown(weights, backbone, answering(weights, known), folder)}")
+    if here := [passport for passport in fitting if (folder / passport.file).is_file()]:
+        names = dict.fromkeys(passport.name for passport in here)
+        if len(names) > 1 and here[0] not in PASSPORTS:
+            raise WeightsError(
+                f"{key}: expected one checkpoint for {backbone} that {weights} stands for, found {', '.join(names)} in {folder}; "
+                "name one of them"
+            )
+        return Found(here[0], folder / here[0].file)
     published = next((passport for passport in fitting if passport.url), None)
     if published is None or not download:
         raise WeightsError(_absent(weights, backbone, fitting, folder))
     return _downloaded(published, folder, _absent(weights, backbone, fitting, folder))
+
+
+def answering(weights: str, passports: Iterable[Passport]) -> list[Passport]:
+    """Those of the name `weights`; where there is none, those of that source."""
+    known = list(passports)
+    named = [passport for passport in known if passport.name == weights]
+    return named or [passport for passport in known if passport.source == weights]
+
+
+def taken(name: str, folder: Path) -> bool:
+    """Whether `name` stands for other weights than an added file's: it is a source's word, or a published passport's name."""
+    sources = (passport.source for passport in beside(folder, "") if passport.name != name)
+    return name in {*SOURCES, *sources, *(passport.name for passport in PASSPORTS)}
 
 
 def load(network: Network, found: Found) -> LoadReport:
@@ -167,7 +194,7 @@ def beside(folder: Path, weights: str) -> Iterator[Passport]:
     """The passports of the checkpoints in `folder`; one that is not valid matters only where `weights` names it."""
     for path, values in _files_beside(folder):
         try:
-            yield Passport.from_dict(values, str(path))
+            yield _read(path, values)
         except WeightsError:
             if weights in (path.stem, values.get("name"), values.get("source")):
                 raise
@@ -178,10 +205,20 @@ def broken(folder: Path) -> dict[str, str]:
     reasons = {}
     for path, values in _files_beside(folder):
         try:
-            Passport.from_dict(values, str(path))
+            _read(path, values)
         except WeightsError as error:
             reasons[path.stem] = str(error)
     return reasons
+
+
+def _read(path: Path, values: dict[str, Any]) -> Passport:
+    passport = Passport.from_dict(values, str(path))
+    if passport.name in SOURCES and passport.name != passport.source:
+        raise WeightsError(
+            f"{path}: expected a name that is no other source's, got name {passport.name} of source {passport.source}; "
+            "change the name in it"
+        )
+    return passport
 
 
 def _files_beside(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
@@ -237,7 +274,7 @@ def _unknown(weights: str, backbone: str, passports: list[Passport], folder: Pat
     foreign = folder / f"{weights}.json"
     unread = f"; {foreign} is there, but its format is not {FORMAT}" if foreign.is_file() and not passports else ""
     return (
-        f"params.yaml train.weights: expected a passport for {backbone} ({names}), got {weights!r}{others}{unread}; "
+        f"expected a passport for {backbone} ({names}), got {weights!r}{others}{unread}; "
         f"put a checkpoint and its passport NAME.json into {folder} (RADTRANSFER_WEIGHTS)"
     )
 

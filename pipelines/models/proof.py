@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import TYPE_CHECKING
 
 from pipelines.errors import WeightsError
@@ -82,6 +84,21 @@ def check_output(network: Network, passport: Passport) -> None:
         )
 
 
+def check_features(features: Sequence[float], passport: Passport) -> None:
+    """See that a file's features are such as a trained network has.
+
+    Raises:
+        WeightsError: they are not finite numbers, or all equal.
+    """
+    finite = all(isfinite(value) for value in features)
+    if not finite or len(set(features)) == 1:
+        raise WeightsError(
+            f"passport {passport.name}: expected features that differ, those of {passport.file} are "
+            f"{'all equal' if finite else 'not finite numbers'}; its weights are "
+            "damaged or were never trained: save or download the file again"
+        )
+
+
 def _agree(expected: tuple[float, ...], actual: tuple[float, ...]) -> bool:
     scale = max(abs(value) for value in expected)
     return all(abs(a - b) <= GOLDEN_TOLERANCE * scale for a, b in zip(expected, actual, strict=True))
@@ -90,7 +107,7 @@ def _agree(expected: tuple[float, ...], actual: tuple[float, ...]) -> bool:
 def _reason(network: Network, passport: Passport) -> str:
     """Why golden features do not come out: they do with another preprocessing, or not at all."""
     if not passport.golden:
-        return "its weights are not finite numbers"
+        return "its features are not finite numbers"
     own, channels = network.normalisation, len(passport.mean)
     try:
         for name, (mean, std) in PREPROCESSINGS.items():

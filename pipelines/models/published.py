@@ -1,10 +1,15 @@
-"""The passports of published checkpoints, as a table."""
+"""The passports of published checkpoints, as a table, and the words for sources."""
 
 from __future__ import annotations
 
 from functools import partial
 
 from pipelines.models.provenance import Passport
+from pipelines.records import SELF_SUPERVISED
+
+SCRATCH = "scratch"  # the source that holds no weights
+SOURCES = ("imagenet", "radimagenet", "medical", "timm", SELF_SUPERVISED, SCRATCH)
+"""What `train.weights` may name that is no checkpoint's own name: what weights come from, in one word."""
 
 IMAGENET = "ImageNet-1k, 1.28 million photographs, 1000 classes"
 TERMS = "ImageNet's own terms allow research and education only"

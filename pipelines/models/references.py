@@ -14,10 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from pipelines.errors import WeightsError
+from pipelines.models.architecture import replace_module
 from pipelines.models.checkpoints import listed
 from pipelines.models.families import timm_nets as timm
+from pipelines.models.first_layer import one_channel
 from pipelines.models.keymaps import KeyMap
 from pipelines.models.network import Network, probe_image
+from pipelines.models.proof import check_features
 from pipelines.models.provenance import Passport
 
 TOLERANCE = 1e-4  # of the largest feature
@@ -36,6 +39,9 @@ def difference(network: Network, passport: Passport, state: Mapping[str, Tensor]
 
     Both see the fixed test pattern; the publisher's sees it in its own channels and its own range. None where the
     publisher's network is not at hand.
+
+    Raises:
+        WeightsError: the publisher's network does not take the tensors, or makes nothing of the pattern with them.
     """
     made = _reference(passport, state)
     if made is None:
@@ -54,6 +60,7 @@ def difference(network: Network, passport: Passport, state: Mapping[str, Tensor]
         network.float()
         for module, training in modes:
             module.training = training
+    check_features(expected.flatten().tolist(), passport)
     return float((actual - expected).abs().max() / expected.abs().max())
 
 
@@ -75,7 +82,7 @@ def compare(network: Network, passport: Passport, state: Mapping[str, Tensor]) -
 def _reference(passport: Passport, state: Mapping[str, Tensor]) -> nn.Module | None:
     if isinstance(passport.key_map, KeyMap):
         own = passport.backbone.startswith(timm.PREFIX) and passport.key_map == timm.key_map(_timm_name(passport))
-        return _timm(_timm_name(passport), state) if own else None
+        return _timm(_timm_name(passport), passport, state) if own else None
     family = passport.key_map.partition("-")[0]
     maker = MAKERS.get(family)
     return maker(passport, state) if maker else None
@@ -85,29 +92,33 @@ def _timm_name(passport: Passport) -> str:
     return passport.backbone.removeprefix(timm.PREFIX)
 
 
-def _timm(name: str, state: Mapping[str, Tensor]) -> nn.Module:
+def _timm(name: str, passport: Passport, state: Mapping[str, Tensor]) -> nn.Module:
     import timm as library
 
     settings = timm.constants(name)
     classifier = settings.get("classifier") or ()
     dropped = tuple(f"{path}." for path in ((classifier,) if isinstance(classifier, str) else classifier))
-    network: nn.Module = library.create_model(name, pretrained=False, num_classes=0, **timm.options(name))
+    asked = {"in_chans": len(passport.mean), **timm.options(name)}
+    network: nn.Module = library.create_model(name, pretrained=False, num_classes=0, **asked)
     network.load_state_dict({key: tensor for key, tensor in state.items() if not key.startswith(dropped)})
     return network
 
 
 def _from_timm(passport: Passport, state: Mapping[str, Tensor]) -> nn.Module:
-    return _timm({"vit_b16": "vit_base_patch16_224", "seresnet50": "legacy_seresnet50"}[passport.backbone], state)
+    return _timm({"vit_b16": "vit_base_patch16_224", "seresnet50": "legacy_seresnet50"}[passport.backbone], passport, state)
 
 
 def _torchvision(passport: Passport, **options: Any) -> tuple[nn.Module, str]:
-    """Torchvision's network, and the path of its classifier."""
+    """Torchvision's network, for as many channels as the passport says, and the path of its classifier."""
     import torchvision
 
     name = SPELLED.get(passport.backbone, passport.backbone)
     if name == "inception_v3":
         options = {"transform_input": False, "init_weights": False, **options}
     network: nn.Module = torchvision.models.get_model(name, weights=None, **options)
+    if passport.channels == "grey":
+        path, layer = next((path, layer) for path, layer in network.named_modules() if isinstance(layer, nn.Conv2d))
+        replace_module(network, path, one_channel(layer))
     return network, next((path for family, path in CLASSIFIERS.items() if name.startswith(family)), "fc")
 
 
@@ -127,11 +138,6 @@ def _from_radimagenet(passport: Passport, state: Mapping[str, Tensor]) -> nn.Mod
 
 def _from_torchxrayvision(passport: Passport, state: Mapping[str, Tensor]) -> nn.Module:
     network, classifier = _torchvision(passport)
-    first = "features.conv0" if passport.backbone == "densenet121" else "conv1"
-    layer = network.get_submodule(first)
-    parent, _, name = first.rpartition(".")
-    grey = nn.Conv2d(1, layer.out_channels, 7, stride=2, padding=3, bias=False)  # type: ignore[arg-type]
-    setattr(network.get_submodule(parent), name, grey)
     return _loaded(network, classifier, _modern({key.removeprefix("model."): state[key] for key in state if key != "op_threshs"}))
 
 

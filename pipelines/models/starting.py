@@ -10,8 +10,10 @@ from pipelines.models import backbones, passports
 from pipelines.models.network import Network
 from pipelines.models.passports import LoadReport, Passport
 from pipelines.models.provenance import Normalisation
+from pipelines.models.published import SCRATCH
 
-SCRATCH = "scratch"  # the source that holds no weights
+__all__ = ["SCRATCH", "UNTRAINED", "Start", "start"]
+
 UNTRAINED = Normalisation((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))  # about a radiograph's own, for a network from scratch
 
 
@@ -24,17 +26,27 @@ class Start:
     report: LoadReport | None
 
 
-def start(backbone: str, weights: str, *, outputs: int, dropout: float, seed: int, download: bool = True) -> Start:
+def start(
+    backbone: str,
+    weights: str,
+    *,
+    outputs: int,
+    dropout: float,
+    seed: int,
+    download: bool = True,
+    key: str = passports.KEY,
+) -> Start:
     """A network with the weights that `weights` names, a source or a passport's name, or `scratch` for none.
 
     What is random, the head and a network from scratch, follows from the seed; torch's global generator is left as it was.
+    `key` is where the user named the weights, for messages.
 
     Raises:
         ConfigurationError: there is no such backbone.
         WeightsError: the weights are missing, altered, or do not fit.
     """
     backbones.resolve(backbone)
-    found = passports.find(weights, backbone, download=download) if weights != SCRATCH else None
+    found = passports.find(weights, backbone, download=download, key=key) if weights != SCRATCH else None
     normalisation = found.passport.normalisation if found else UNTRAINED
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)

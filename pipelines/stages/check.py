@@ -136,6 +136,7 @@ def _explained(errors: Sequence[Finding]) -> str:
         [
             *lines,
             "artifacts/quality/result.json names every failing row and artifacts/quality/docs/index.html shows them; "
-            "correct the data or the labels, or the section check of params.yaml",
+            "correct the data, take in the labels again with `radtransfer ingest SOURCE --labels FILE.csv`, or correct the "
+            "section check of params.yaml",
         ]
     )

@@ -97,7 +97,7 @@ def trials(config: Config, store_size: int) -> list[Trial]:
         backbone, _, weights = source.rpartition("@")
         if not backbone or not weights:
             raise ConfigurationError(f"params.yaml compare.sources: expected BACKBONE@WEIGHTS, got {source!r}")
-        backbones.check_size(backbone, store_size)
+        backbones.check_size(backbone, store_size, "params.yaml compare.sources" if settings.sources else backbones.KEY)
         for strategy in settings.strategies:
             if strategy == SCRATCH:
                 found.append((f"{backbone}@{SCRATCH}", strategy))
@@ -128,7 +128,8 @@ def run(config: Config, paths: Paths) -> CompareSummary:
     Raises:
         ConfigurationError: a source is not BACKBONE@WEIGHTS, a size is larger than what is there, or an adaptation is set.
         MissingInputError: prepare, split or ingest has not run.
-        TrainingError: a part has too few patients of a class, or nothing can be trained.
+        TrainingError: a part has too few patients of a class, or nothing can be trained but from scratch, though more was asked
+            for; what was trained is kept.
         ServiceError: MLflow does not answer; the results are kept.
     """
     prepared, todo = _ground(config, paths), outstanding(config, paths)
@@ -264,12 +265,12 @@ def _points(ways: Sequence[Way], names: Names) -> list[Point]:
 
 
 def _curves(found: Contest, names: Names) -> dict[str, list[Point]]:
-    return {name: [point for point in _points(found.ways, names) if point.name == name] for name in names.values()}
+    return {name: _points([way for way in found.ways if (way.source, way.strategy) == key], names) for key, name in names.items()}
 
 
 def _forest(ways: Sequence[Way]) -> dict[str, list[Row]]:
     blocks = {
-        "gain over training from scratch": [Row(way.label, way.over_scratch) for way in ways if way.over_scratch],
+        "gain over the same network from scratch": [Row(way.label, way.over_scratch) for way in ways if way.over_scratch],
         "gain over the linear probe, or the cheapest": [Row(way.label, way.over_probe) for way in ways if way.over_probe],
         "against the best": [Row(way.label, way.behind.turned()) for way in ways[1:]],
     }

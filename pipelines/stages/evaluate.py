@@ -100,10 +100,10 @@ def run(config: Config, paths: Paths, commit: str | None = None) -> EvaluateSumm
     """
     task, settings = config.task.declared(), config.evaluate
     model = Model.load(paths.model, config.train.device)
-    if model.card.task != task:
+    if differing := task.differing(model.card.task):
         raise MissingInputError(
-            f"model.json: expected a model for {_told(task)}, got one for {_told(model.card.task)}"
-            f"{' with other settings' if _told(task) == _told(model.card.task) else ''}; run `radtransfer train` again"
+            f"model.json: expected a model for {_told(task)}, got one for {_told(model.card.task)} ({differing}); run "
+            "`radtransfer train` again, or give `evaluate` the same `--set`"
         )
     store = ArrayStore(paths.prepared)
     require_its_own(model, store, paths)

@@ -285,5 +285,6 @@ def _summary(
         blanked=tally.blanked,
         treated_otherwise=gathered.treated_otherwise,
         declared=given.declared if given else None,
+        unused=labels_of.unused(given.table, given.task) if given else (),
         quarantine=str(paths.quarantine),
     )

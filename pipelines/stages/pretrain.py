@@ -14,7 +14,7 @@ from rich.progress import Progress, TaskID
 
 from pipelines import __version__, console, files
 from pipelines.config import Config, PretrainSection
-from pipelines.errors import TrainingError, WeightsError
+from pipelines.errors import ConfigurationError, TrainingError
 from pipelines.imaging.store import ArrayStore
 from pipelines.models import backbones, passports, starting
 from pipelines.models.device import choose_device
@@ -75,18 +75,19 @@ def run(config: Config, paths: Paths, watcher: Watcher | None = None) -> Pretrai
     Patients of the validation and test part are left out, so that what is measured on them later stays honest.
 
     Raises:
-        ConfigurationError: there is no such backbone or device.
+        ConfigurationError: there is no such backbone or device, or the name stands for other weights.
         MissingInputError: prepare or split has not run.
         WeightsError: the weights to start from are missing or do not fit, or others of this name are there.
         TrainingError: too few images, or the pretraining failed.
     """
     settings = config.pretrain
+    _check_name(settings.name)
     rows, held_out = _rows(paths)
     store = ArrayStore(paths.prepared)
     start = _start(config, store.size)
     network, began = start.network, start.passport
     identity = _fingerprint(config, paths, rows, start)
-    _check_free(settings.name, network.name, identity)
+    _check_free(settings.name, identity)
     network = place(network, choose_device(settings.device))
     checkpoint = Checkpoint(paths.pretraining, identity)
     with _display(watcher, settings, len(rows)) as watching:
@@ -128,8 +129,8 @@ def _examples(store: ArrayStore, rows: pd.DataFrame) -> Examples:
 
 def _start(config: Config, size: int) -> Start:
     settings, name = config.pretrain, config.pretrain.backbone or config.train.backbone
-    backbones.check_size(name, size)
-    return starting.start(name, settings.weights, outputs=1, dropout=0.0, seed=settings.seed)
+    backbones.check_size(name, size, "params.yaml pretrain.backbone" if settings.backbone else backbones.KEY)
+    return starting.start(name, settings.weights, outputs=1, dropout=0.0, seed=settings.seed, key="params.yaml pretrain.weights")
 
 
 def _fingerprint(config: Config, paths: Paths, rows: pd.DataFrame, start: Start) -> str:
@@ -146,21 +147,24 @@ def _fingerprint(config: Config, paths: Paths, rows: pd.DataFrame, start: Start)
     return fingerprint(facts)
 
 
-def _check_free(name: str, backbone: str, identity: str) -> None:
-    """Refuse to replace weights that another pretraining, or somebody else, made under the same name."""
-    file = weights_folder() / f"{name}.safetensors"
-    if file.is_file() and identity[:16] not in _notes(name, backbone):
-        raise TrainingError(
-            f"pretrain.name: expected a name that is free, {file} is there and comes from another training; "
-            "choose another name, or delete it with its .json"
+def _check_name(name: str) -> None:
+    """Refuse a name by which other weights would be found; that of the source is also the stage's own default."""
+    if name != SELF_SUPERVISED and passports.taken(name, weights_folder()):
+        raise ConfigurationError(
+            f"params.yaml pretrain.name: expected a name of its own, {name} stands for other weights; choose another name"
         )
 
 
-def _notes(name: str, backbone: str) -> str:
-    try:
-        return passports.find(name, backbone, download=False).passport.notes
-    except WeightsError:
-        return ""
+def _check_free(name: str, identity: str) -> None:
+    """Refuse to replace weights that another pretraining, or somebody else, made under the same name."""
+    folder = weights_folder()
+    held = [file for file in (folder / f"{name}.safetensors", folder / f"{name}.json") if file.is_file()]
+    notes = {passport.name: passport.notes for passport in passports.beside(folder, "")}
+    if held and identity[:16] not in notes.get(name, ""):
+        raise TrainingError(
+            f"params.yaml pretrain.name: expected a name that is free, {held[0]} is there and comes from another training; "
+            "choose another name, or delete it, and the .json beside it"
+        )
 
 
 def _publish(

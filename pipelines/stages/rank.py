@@ -40,6 +40,7 @@ from pipelines.transfer.transferability import SCORES
 
 PROBE, NEIGHBOURS = ranking.PROBES
 CHANCE = 0.5  # AUROC
+KEY = "params.yaml rank.candidates"
 SEVERAL = "its source's classifier says several things of an image at once, and LEEP reads one that decides between classes"
 
 
@@ -188,7 +189,7 @@ def _here(config: Config) -> tuple[str, ...]:
 def _parsed(candidate: str) -> tuple[str, str]:
     backbone, _, weights = candidate.rpartition("@")
     if not backbone or not weights:
-        raise ConfigurationError(f"params.yaml rank.candidates: expected BACKBONE@WEIGHTS, got {candidate!r}")
+        raise ConfigurationError(f"{KEY}: expected BACKBONE@WEIGHTS, got {candidate!r}")
     return backbone, weights
 
 
@@ -210,8 +211,8 @@ def _look(
 ) -> _Seen:
     """One pass over the images, kept for the next call, then probes and scores."""
     backbone, weights = _parsed(candidate)
-    backbones.check_size(backbone, ArrayStore(paths.prepared).size)
-    start = starting.start(backbone, weights, outputs=len(task.outputs), dropout=0.0, seed=settings.seed)
+    backbones.check_size(backbone, ArrayStore(paths.prepared).size, KEY)
+    start = starting.start(backbone, weights, outputs=len(task.outputs), dropout=0.0, seed=settings.seed, key=KEY)
     network = place(start.network, choose_device(settings.device))
     folder = paths.ranking / "features" / "".join(letter if letter.isalnum() or letter in "-_.@" else "-" for letter in candidate)
     kept = Checkpoint(folder, _identity(candidate, start, rows, paths, settings))

@@ -125,7 +125,8 @@ def run(config: Config, paths: Paths, listener: Listener | None = None) -> Train
     model = _write(model, fitted, validation, (said, answers), assembled.settings, paths)
     _control_checkpoint(paths).remove()
     checkpoint.remove()
-    return _summary(assembled.settings, assembled.plan, fitted, model, adaptation)
+    planned = assembled.plan.until(fitted.history[-1].epoch)
+    return _summary(assembled.settings, planned, fitted, model, adaptation)
 
 
 def _learn(assembled: Assembly, watching: Listener, checkpoint: Checkpoint, target: Examples | None) -> Fitted:
@@ -200,7 +201,8 @@ def _fingerprint(config: Config, paths: Paths, started: Start) -> str:
 def _card(assembled: Assembly, training: dict[str, Any]) -> ModelCard:
     """The card but for the thresholds."""
     settings, started = assembled.settings, assembled.started
-    strategy = {**assembled.plan.to_dict(), "settings": settings.model_dump(mode="json", include=IN_CARD)}
+    planned = assembled.plan.until(training["epochs"])
+    strategy = {**planned.to_dict(), "settings": settings.model_dump(mode="json", include=IN_CARD)}
     if assembled.recommended:
         strategy["recommended"] = assembled.recommended
     return ModelCard(

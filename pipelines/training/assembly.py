@@ -13,7 +13,7 @@ from pipelines.config import Config, TrainSection
 from pipelines.errors import ConfigurationError, TrainingError
 from pipelines.imaging.radiograph import Recipe
 from pipelines.imaging.store import ArrayStore
-from pipelines.models import backbones, starting
+from pipelines.models import backbones, passports, starting
 from pipelines.models.device import choose_device
 from pipelines.models.starting import SCRATCH, Start
 from pipelines.paths import Paths
@@ -128,7 +128,10 @@ def parts(paths: Paths, task: Task, store: ArrayStore) -> tuple[Part, Part]:
     index = files.read_table(paths.index, made_by="prepare")[["image", "patient", "shard", "row"]]
     labels = files.read_table(paths.labels, made_by="ingest")
     if absent := [target for target in task.labels if target not in labels.columns]:
-        raise TrainingError(f"labels: expected columns {', '.join(task.labels)}, {', '.join(absent)} not there; see task.targets")
+        raise TrainingError(
+            f"labels: expected columns {', '.join(task.labels)}, {', '.join(absent)} not there; take them in with "
+            "`radtransfer ingest SOURCE --labels FILE.csv`, or correct task.targets and task.also"
+        )
     rows = split.merge(index, on="image", validate="1:1").merge(labels, on="image", validate="1:1")
     if len(rows) != len(split) or (rows["shard"] < 0).any():
         raise TrainingError(
@@ -169,8 +172,8 @@ def settled(settings: TrainSection, train: Examples, task: Task) -> tuple[TrainS
     return settings.model_copy(update={"strategy": answer.settings}), answer.line
 
 
-def started_network(settings: TrainSection, task: Task, size: int) -> Start:
-    """The network with the weights that the configuration names, or, from scratch, with seeded random ones."""
+def started_network(settings: TrainSection, task: Task, size: int, key: str = passports.KEY) -> Start:
+    """The network with the weights that the configuration names at `key`, or, from scratch, with seeded random ones."""
     backbones.check_size(settings.backbone, size)
     pretrained = STRATEGIES[settings.strategy.name].pretrained
     if pretrained and settings.weights == SCRATCH:
@@ -179,4 +182,4 @@ def started_network(settings: TrainSection, task: Task, size: int) -> Start:
             "set train.strategy.name=scratch"
         )
     weights = settings.weights if pretrained else SCRATCH
-    return starting.start(settings.backbone, weights, outputs=task.width, dropout=settings.dropout, seed=settings.seed)
+    return starting.start(settings.backbone, weights, outputs=task.width, dropout=settings.dropout, seed=settings.seed, key=key)

@@ -15,12 +15,15 @@ from pipelines.config import CompareSection, TrainSection
 from pipelines.errors import TrainingError
 from pipelines.metrics.crossed import Crossed, crossed
 from pipelines.metrics.intervals import Interval
-from pipelines.metrics.verdicts import called, sign, verdict, way
+from pipelines.metrics.verdicts import called, numbers, sign, verdict, way
 from pipelines.training.drawing import Ground
-from pipelines.training.trial import Result, changes
+from pipelines.training.trial import Result, Trial, changes
 
 FEW_SEEDS = 3  # Student's t makes an interval of their mean 2 times as wide as with 5, and with 2 seeds 7 times
+SAVING = 0.8  # of the best one's seconds: what takes longer saves nothing worth speaking of
+GIVEN_UP = 0.1  # AUROC: where more may be lost, not to be told apart from the best says nothing
 PROBE, SCRATCH = "feature_extraction", "scratch"  # strategies that the others are held against
+FROM_SCRATCH = "training from scratch"
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,10 @@ class Way:
     settings: Mapping[str, Any]
 
     @property
+    def backbone(self) -> str:
+        return self.source.rpartition("@")[0]
+
+    @property
     def tied(self) -> bool:
         """Whether it cannot be told apart from the best."""
         return sign(self.behind) <= 0
@@ -102,22 +109,30 @@ def contest(results: Sequence[Result], ground: Ground, settings: CompareSection,
     """Compare what has a result for every seed; `told` is what params.yaml says, for the command that trains the best.
 
     Raises:
-        TrainingError: nothing has.
+        TrainingError: nothing has, or nothing but training from scratch though more was asked for.
     """
     groups: dict[tuple[str, str, int | None], list[Result]] = {}
     for result in results:
         groups.setdefault((result.trial.source, result.trial.strategy, result.trial.size), []).append(result)
     whole = [group for group in groups.values() if not any(result.failed for result in group)]
     failed = _failed(group for group in groups.values() if any(result.failed for result in group))
-    if not whole:
+    lost = any(result.failed and result.trial.strategy != SCRATCH for result in results)
+    if not whole or (lost and all(result.strategy == SCRATCH for group in whole for result in group)):
         reasons = "; ".join(f"{name}: {reason}" for name, reason in failed.items())
-        raise TrainingError(f"compare: expected a way to transfer that can be trained here, got none: {reasons}")
+        got = "only training from scratch" if whole else "none"
+        raise TrainingError(f"compare: expected a way to transfer that can be trained here, got {got}: {reasons}")
     whole.sort(key=lambda group: (group[0].trial.size or np.inf, -_mean(group)))
-    several = len({group[0].trial.source for group in whole if group[0].trial.strategy != SCRATCH}) > 1
+    several = _several([group[0].trial for group in whole])
     found = _crossed(whole, ground, settings)
     ways = [_way(group, whole, found, told, several=several) for group in whole]
     known = Contest(tuple(ways), (), failed)
     return replace(known, verdicts=tuple(said(known.final, seeds=len(settings.seeds))))
+
+
+def _several(trials: Sequence[Trial]) -> bool:
+    """Whether a strategy alone does not say what is meant: there are several networks, or several weights of one."""
+    sources = {trial.source for trial in trials if trial.strategy != SCRATCH}
+    return max(len(sources), len({trial.backbone for trial in trials})) > 1
 
 
 def _failed(groups: Iterable[Sequence[Result]]) -> dict[str, str]:
@@ -133,27 +148,40 @@ def said(ways: Sequence[Way], *, seeds: int) -> list[str]:
     best, rest = ways[0], ways[1:]
     tied = [way.title for way in rest if way.tied]
     lines = [f"best: {best.title}" + (f"; not to be told apart from it: {', '.join(tied)}" if tied else "")]
-    transferred = [way for way in ways if way.over_scratch]
-    if transferred:
-        first = transferred[0]
-        lines.append(_verdict(first, first.over_scratch, "training from scratch", of_transfer=True))
-        hurt = [way for way in transferred[1:] if way.over_scratch and sign(way.over_scratch) < 0]
-        lines += [_verdict(way, way.over_scratch, "training from scratch", of_transfer=True) for way in hurt]
-        if not any(sign(way.over_scratch) > 0 for way in transferred if way.over_scratch):
-            lines.append("nothing here is shown to be better than training from scratch")
+    lines += _of_transfer([way for way in ways if way.over_scratch], several=len({way.backbone for way in ways}) > 1)
     titles = {way.label: way.title for way in ways}
     lines += [_verdict(way, way.over_probe, titles[way.probe]) for way in ways if way.probe]
-    cheapest = min((way for way in ways if way.tied), key=lambda way: way.seconds)
-    if cheapest is not best:
+    if cheaper := [way for way in rest if way.tied and _worth_it(way, best)]:
+        cheapest = min(cheaper, key=lambda way: way.seconds)
         lines.append(
             f"cheapest that cannot be told apart from the best: {cheapest.title}, {_seconds(cheapest)} of training instead of "
-            f"{_seconds(best)}"
+            f"{_seconds(best)}, giving up {numbers(cheapest.behind).removeprefix('+')}"
         )
     if 1 < seeds <= FEW_SEEDS:
         lines.append(f"only {seeds} seeds: that alone makes these intervals wide; with 5 in compare.seeds they narrow quickly")
     if seeds == 1:
         lines.append("one seed: the luck of the seed is not in these intervals; name several in compare.seeds")
     return lines
+
+
+def _of_transfer(transferred: Sequence[Way], *, several: bool) -> list[str]:
+    """What transfer is worth: by the best way, and by those that it hurts; `several` networks are each named."""
+    if not transferred:
+        return []
+    hurt = [way for way in transferred[1:] if way.over_scratch and sign(way.over_scratch) < 0]
+    lines = [
+        _verdict(way, way.over_scratch, f"training {way.backbone} from scratch" if several else FROM_SCRATCH, of_transfer=True)
+        for way in (transferred[0], *hurt)
+    ]
+    if not any(sign(way.over_scratch) > 0 for way in transferred if way.over_scratch):
+        rival = "training the same network from scratch" if several else FROM_SCRATCH
+        lines.append(f"nothing here is shown to be better than {rival}")
+    return lines
+
+
+def _worth_it(way: Way, best: Way) -> bool:
+    """Whether it saves time, and its interval says that not much is lost."""
+    return way.seconds <= SAVING * best.seconds and way.behind.high is not None and way.behind.high <= GIVEN_UP
 
 
 def _verdict(way: Way, difference: Interval | None, rival: str, *, of_transfer: bool = False) -> str:

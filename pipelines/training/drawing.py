@@ -24,6 +24,9 @@ from pipelines.training.assembly import Part, parts
 from pipelines.training.batches import Examples
 from pipelines.training.joint import require_judgeable
 
+# raised whenever the same settings draw other images than before; what was learnt from the draws of another version is not reused
+DRAWS = 2
+
 
 @dataclass(frozen=True)
 class Ground:

@@ -27,7 +27,7 @@ from pipelines.records import Task
 from pipelines.training.assembly import settled, started_network
 from pipelines.training.batches import Examples, in_order
 from pipelines.training.checkpoint import Checkpoint, Saved, fingerprint
-from pipelines.training.drawing import Ground
+from pipelines.training.drawing import DRAWS, Ground
 from pipelines.training.forgetting import Forgetting, forgotten, remember
 from pipelines.training.learn import learn, place
 from pipelines.training.listener import Epoch, Listener, Silence, Step
@@ -108,7 +108,7 @@ class Result:
 
 
 class Identities:
-    """The fingerprints of trials: of the versions, the settings, the images, the labels, the split and the weights."""
+    """The fingerprints of trials: of the versions, the settings, the images, the labels, the split, the draws and the weights."""
 
     def __init__(self, config: Config, paths: Paths, ground: Ground) -> None:
         self._train, self._ground = config.train, ground
@@ -117,6 +117,7 @@ class Identities:
             "versions": {"radtransfer": __version__, "torch": torch.__version__},
             "task": config.task.model_dump(mode="json"),
             "stopping": [config.compare.stopping, config.compare.seed],
+            "draws": DRAWS,
             "recipe": files.read_json(paths.prepared / "recipe.json", made_by="prepare"),
             **{path.name: files.sha256(path) for path in (paths.index, paths.labels, paths.split) if path.is_file()},
         }
@@ -182,7 +183,8 @@ def _tried(trial: Trial, config: Config, ground: Ground, listener: Listener) -> 
     settings, told = fitting(trial, config.train, train, task)
     if told:
         listener.noted(told)
-    start = started_network(settings, task, ground.size)
+    key = "params.yaml compare.sources" if config.compare.sources else passports.KEY
+    start = started_network(settings, task, ground.size, key)
     network = place(start.network, choose_device(settings.device))
     planned = plan(network, settings.strategy)
     judged, counting = ground.judged.examples, Counting(listener)
@@ -190,7 +192,7 @@ def _tried(trial: Trial, config: Config, ground: Ground, listener: Listener) -> 
     listener.planned(planned)
     began = time.perf_counter()
     fitted = learn(network, planned, task, train, ground.stopping.examples, settings, counting)
-    seconds = time.perf_counter() - began
+    seconds, epochs = time.perf_counter() - began, fitted.history[-1].epoch
     scores = _scores(network.eval(), judged, ground, settings.batch_size)
     auroc = macro_auroc(judged.labels[:, : len(task.columns)], scores)
     if np.isnan(scores).any() or np.isnan(auroc):
@@ -206,9 +208,9 @@ def _tried(trial: Trial, config: Config, ground: Ground, listener: Listener) -> 
         images=len(train),
         passes=len(train) * counting.extracted + (0 if planned.cached else counting.learnt) + counting.beside,
         seconds=seconds,
-        epochs=fitted.history[-1].epoch,
+        epochs=epochs,
         best_epoch=fitted.best_epoch,
-        trained=planned.trained,
+        trained=planned.until(epochs).trained,
         parameters=planned.parameters,
         forgetting=forgotten(memory, network, judged, settings.batch_size),
         history=_history(fitted),

@@ -182,7 +182,10 @@ def _verdict(target: Mapping[str, Any], apart: Mapping[str, Any], seen: Seen) ->
     if gain is not None:
         amount = f"AUROC on the target {_difference(gain)}, {target[CONTROL]:.3f} without and {target['auroc']:.3f} with it"
         if (few := _fewest(seen)) < FEWEST or gain["low"] is None:
-            return UNKNOWN, f"cannot be known: {amount}, on {few} held-out patients with a finding or without it; {_needed()}"
+            return UNKNOWN, (
+                f"cannot be known: {amount}, but only {few} labelled held-out patients are of the rarer kind, and an interval "
+                f"takes {FEWEST} of each; {_needed()}"
+            )
         chance = (target["above_chance"]["low"] or 0) <= 0
         if gain["low"] > 0 and not chance:
             return HELPED, f"helped: {amount}"
@@ -196,11 +199,21 @@ def _verdict(target: Mapping[str, Any], apart: Mapping[str, Any], seen: Seen) ->
             f"cannot be known: AUROC on the target {target['auroc']:.3f}, and nothing to compare it with; "
             "set train.adaptation.control: true"
         )
-    patients = len(np.unique(seen.patients))
-    lacks = "no held-out image of the target" if not patients else f"none of the {patients} held-out patients of the target"
-    return UNKNOWN, (
-        f"cannot be known: {lacks} has labels of both kinds{_closer(apart)}, which says nothing about right answers; {_needed()}"
-    )
+    return UNKNOWN, f"cannot be known: {_lacks(seen)}{_closer(apart)}; {_needed()}"
+
+
+def _lacks(seen: Seen) -> str:
+    """Why nothing can be judged."""
+    patients, labelled = len(np.unique(seen.patients)), _labelled(seen)
+    if not patients:
+        return "no image of the target was held out"
+    if not labelled:
+        return f"none of the {patients} held-out patients of the target has a label"
+    return f"the {labelled} labelled held-out patients of the target are all of one kind"
+
+
+def _labelled(seen: Seen) -> int:
+    return _counts(seen)["labelled_patients"]
 
 
 def _difference(gain: Mapping[str, Any]) -> str:
@@ -212,7 +225,10 @@ def _closer(apart: Mapping[str, Any]) -> str:
     values = [apart[name]["auroc_of_hospital"] for name in ("before", "after") if name in apart]
     if len(values) < 2 or None in values:
         return ""
-    return f"; features tell the hospitals apart with an AUROC of {values[1]:.3f} (without it {values[0]:.3f})"
+    return (
+        f"; features tell the hospitals apart with an AUROC of {values[1]:.3f} (without it {values[0]:.3f}), which says nothing "
+        "about right answers"
+    )
 
 
 def _fewest(seen: Seen) -> int:

@@ -7,7 +7,7 @@ does beyond that (probes, adapters, anchors, relative gradients) is named in its
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from torch import nn
@@ -93,6 +93,10 @@ class Plan:
     @property
     def trained(self) -> int:
         return sum(group.trained for group in self.groups)
+
+    def until(self, epoch: int) -> Plan:
+        """What came of it where this was the last epoch: groups whose turn had not come are frozen."""
+        return replace(self, groups=tuple(group if group.from_epoch <= epoch else _unreached(group) for group in self.groups))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for model.json; options that are not in effect are left out."""
@@ -210,7 +214,12 @@ def _planned_head(planned: PlannedGroup, network: Network, classifier: str | Non
 
 
 def _from(group: PlannedGroup, epoch: int) -> PlannedGroup:
-    return PlannedGroup(**{**asdict(group), "from_epoch": epoch})
+    return replace(group, from_epoch=epoch)
+
+
+def _unreached(group: PlannedGroup) -> PlannedGroup:
+    norm: BatchNorm | None = "frozen" if group.batch_norm == "trained" else group.batch_norm
+    return replace(group, trained=0, batch_norm=norm, learning_rate=0.0)
 
 
 def _frozen_parameters(group: LayerGroup, batch_norm: BatchNorm | None) -> set[int]:

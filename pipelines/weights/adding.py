@@ -21,6 +21,15 @@ if TYPE_CHECKING:
     from pipelines.models.keymaps import KeyMap
     from pipelines.models.provenance import Passport
 
+REMEDY = (
+    "--prefix takes off what a wrapper put before the network's names, and leaves out what lies beside it; --key-map renames "
+    "tensors, or leaves them out (null)"
+)
+ONE_CHANNEL = "its first convolution has one channel: give --channels grey --mean … --std …, of one number each"
+THREE_CHANNELS = (
+    "its first convolution has three channels: leave out --channels grey, and give three numbers for --mean and --std"
+)
+
 
 @dataclass(frozen=True)
 class Description:
@@ -64,10 +73,11 @@ def add(path: Path, said: Description) -> Verification:
     passport records the hash and golden activations.
 
     Raises:
+        ConfigurationError: there is no such backbone, or `--key-map` is no map.
         WeightsError: the file cannot be read or used; what is missing and what is left over is listed; something that only
             the user can know is not said, or cannot be; or the name is another's.
     """
-    from pipelines.models import backbones, bundles, checkpoints, passports, references, renaming
+    from pipelines.models import backbones, bundles, checkpoints, layouts, passports, proof, references, renaming
     from pipelines.weights import naming
 
     folder = weights_folder()
@@ -75,6 +85,7 @@ def add(path: Path, said: Description) -> Verification:
         path, said = _of_bundle(bundles.read(path), said)
     if said.backbone is None:
         raise WeightsError(f"{path.name}: expected --backbone, one of {', '.join(backbones.BACKBONES)} or timm:NAME")
+    backbones.resolve(said.backbone, "--backbone")
     content = checkpoints.read(path)
     within = checkpoints.wrapper(content, path)
     whole = checkpoints.tensors(content, path, within)
@@ -87,9 +98,15 @@ def add(path: Path, said: Description) -> Verification:
     _check_name(passport, path, folder)
     network = backbones.build(passport.backbone, outputs=1, dropout=0, normalisation=passport.normalisation)
     passport = replace(passport, reduction=network.probe().reduction)
-    report = passports.load_state(network, passport, lambda: state, passport.sha256)
-    compared = references.compare(network, passport, state)
+    try:
+        report = passports.load_state(network, passport, lambda: state, passport.sha256)
+    except WeightsError as error:
+        if layouts.fits(network, state, passport.key_map):
+            raise
+        raise WeightsError(f"{error}; {REMEDY}") from error
     passport = replace(passport, golden=network.probe().fingerprint)
+    proof.check_features(passport.golden, passport)
+    compared = references.compare(network, passport, state)
     if (folder / passport.file).resolve() != path.resolve():
         files.write_bytes(folder / passport.file, content)
     files.write_json(folder / f"{passport.name}.json", passport.to_dict())
@@ -115,13 +132,12 @@ def _check_mean(passport: Passport, path: Path) -> None:
 
 def _check_name(passport: Passport, path: Path, folder: Path) -> None:
     """Refuse a name that would reach outside the folder, stand for other weights, or take another file's place."""
-    from pipelines.models.published import PASSPORTS
-    from pipelines.models.starting import SCRATCH
+    from pipelines.models.passports import taken
+    from pipelines.models.published import SCRATCH
 
     if plain(passport.name) != passport.name:
         raise WeightsError(f"--name: expected letters, digits, and . _ + - between them, got {passport.name!r}")
-    taken = {SCRATCH, *(name for known in PASSPORTS for name in (known.name, known.source))}
-    if passport.name in taken or passport.source == SCRATCH:
+    if taken(passport.name, folder) or passport.source == SCRATCH:
         raise WeightsError(f"{path.name}: {passport.name} from {passport.source} stands for other weights; take another --name")
     file, beside = folder / passport.file, folder / f"{passport.name}.json"
     hashes = [files.sha256(file)] if file.is_file() else []
@@ -204,6 +220,8 @@ def _passport(path: Path, sha256: str, state: dict[str, Tensor], within: str, sa
         "std": said.std or known.std,
         **(_timm_facts(backbone, said) if layout == "timm" else {}),
     }
+    if channels == "grey" and any(values and len(values) != 1 for values in (facts["mean"], facts["std"])):
+        raise WeightsError(f"{path.name}: {ONE_CHANNEL}")
     if unsaid := [f"--{name.replace('_', '-')}" for name, value in facts.items() if value in (None, "")]:
         raise WeightsError(f"{path.name}: {', '.join(unsaid)} not said, and the layout {layout} cannot know")
     name = said.name or plain(path.stem)
@@ -227,7 +245,7 @@ def _passport(path: Path, sha256: str, state: dict[str, Tensor], within: str, sa
 def _layout(path: Path, state: dict[str, Tensor], backbone: str, said: Description) -> tuple[str, str | KeyMap, str]:
     """The layout said, or the only one that fits; the map by which it fits, or the first if none does; and the channels."""
     from pipelines.models import backbones, layouts
-    from pipelines.models.provenance import Normalisation
+    from pipelines.models.provenance import CHANNELS, Normalisation
 
     named = {said.layout: layouts.maps(said.layout, backbone)} if said.layout else {}
     for channels, count in (("RGB", 3), ("grey", 1)):
@@ -239,6 +257,8 @@ def _layout(path: Path, state: dict[str, Tensor], backbone: str, said: Descripti
             raise WeightsError(f"{path.name}: its names are those of {names}, whose preprocessing differs; say --layout")
         if fitting and said.layout is None and said.trained_on is None and layouts.LAYOUTS[fitting[0][0]].positional:
             raise WeightsError(layouts.unclaimed(fitting[0][0], path.name))
+        if fitting and CHANNELS.get(said.channels or channels, count) != count:
+            raise WeightsError(f"{path.name}: {ONE_CHANNEL if count == 1 else THREE_CHANNELS}")
         if fitting:
             return *fitting[0], said.channels or channels
     if said.layout is None:

@@ -19,8 +19,16 @@ CHECKPOINTS = (".pth", ".pt", ".safetensors", ".ckpt", ".bin")
 
 
 def catalogue(backbone: str | None = None) -> Listing:
-    """Every passport, of the table and of the weights folder, or those that fit `backbone`."""
+    """Every passport, of the table and of the weights folder, or those that fit `backbone`.
+
+    Raises:
+        ConfigurationError: there is no such backbone.
+    """
     entries = [_entry(passport) for passport in _passports() if backbone in (None, passport.backbone)]
+    if backbone and not entries:
+        from pipelines.models import backbones
+
+        backbones.resolve(backbone, "--backbone")
     order = ("here", "absent", "wanted")
     return Listing(str(weights_folder()), tuple(sorted(entries, key=lambda item: order.index(item.state))), _unusable())
 
@@ -28,7 +36,8 @@ def catalogue(backbone: str | None = None) -> Listing:
 def verify(names: Iterable[str] = ()) -> Verification:
     """Hold checkpoints against their passports and the publishers' networks: those named, or all that are here.
 
-    A source names those of its files that are here. Without names, a passport that cannot be read is a failure too.
+    A source names those that were added of it, and the published ones whose files are here. An added one whose file is gone is a
+    failure; without names, so is a passport that cannot be read.
 
     Raises:
         WeightsError: there is no passport of a name, or no file of a source.
@@ -36,11 +45,14 @@ def verify(names: Iterable[str] = ()) -> Verification:
     from pipelines.models import passports as known
 
     wanted, folder = tuple(names), weights_folder()
-    passports = [passport for passport in _passports(*wanted) if not wanted or {passport.name, passport.source} & set(wanted)]
-    if unknown := [name for name in wanted if not any(name in (passport.name, passport.source) for passport in passports)]:
+    passports = _passports(*wanted)
+    meant = {name: known.answering(name, passports) for name in wanted}
+    if unknown := [name for name, answering in meant.items() if not answering]:
         raise WeightsError(f"no passport is called {', '.join(unknown)}; see `radtransfer weights list`")
-    here = [passport for passport in passports if passport.name in wanted or (folder / passport.file).is_file()]
-    if absent := [name for name in wanted if not any(name in (passport.name, passport.source) for passport in here)]:
+    asked = [passport for passport in passports if not wanted or any(passport in answering for answering in meant.values())]
+    added = [passport for passport in asked if passport not in known.PASSPORTS]
+    here = [passport for passport in asked if passport in added or passport.name in wanted or (folder / passport.file).is_file()]
+    if absent := [name for name, answering in meant.items() if not any(passport in here for passport in answering)]:
         raise WeightsError(f"no file of {', '.join(absent)} is in {folder}; see `radtransfer weights list`")
     unread = () if wanted else tuple(_failed(reason, name) for name, reason in known.broken(folder).items())
     checked = tuple(_verified(passport, folder / passport.file) for passport in here) + unread
@@ -60,25 +72,25 @@ def fetch(name: str, backbone: str | None = None) -> Verification:
 
     if name.startswith(timm_nets.PREFIX):
         return _fetched_from_timm(name)
-    answering = [item for item in _passports(name) if name in (item.name, item.source) and backbone in (None, item.backbone)]
+    answering = passports.answering(name, (item for item in _passports(name) if backbone in (None, item.backbone)))
     if not answering:
         where = f" for {backbone}" if backbone else ""
         raise WeightsError(f"no passport is called {name}{where}; see `radtransfer weights list`")
     if len({passport.backbone for passport in answering}) > 1:
         known = ", ".join(dict.fromkeys(passport.backbone for passport in answering))
         raise WeightsError(f"{name}: several networks have it; name one with --backbone: {known}")
-    found = passports.find(name, answering[0].backbone)
+    found = passports.find(name, answering[0].backbone, key=f"weights fetch {name}")
     checked = _verified(found.passport, found.path)
     return Verification(not checked.failure, (checked,))
 
 
 def _fetched_from_timm(backbone: str) -> Verification:
     """Download what timm names, and add it."""
-    from pipelines.models import passports
+    from pipelines.models import backbones, passports
     from pipelines.models.families import timm_nets
 
     name = backbone.removeprefix(timm_nets.PREFIX)
-    timm_nets.entry(name)
+    backbones.resolve(backbone, f"weights fetch {backbone}")
     constants = timm_nets.constants(name)
     hub = constants.get("hf_hub_id")
     url = f"https://huggingface.co/{hub}/resolve/main/model.safetensors" if hub else constants.get("url")
@@ -130,7 +142,10 @@ def _verified(passport: Passport, path: Path) -> Verified:
     """Load it as a training would, then compare with the publisher's network; a failure is told, not raised."""
     from pipelines.models import backbones, checkpoints, passports, references, renaming
 
+    if not path.is_file():
+        return _failed(_gone(passport, path), passport.name, passport)
     try:
+        backbones.resolve(passport.backbone, f"passport {passport.name}: backbone")
         network = backbones.build(passport.backbone, outputs=1, dropout=0, normalisation=passport.normalisation)
         report = passports.load(network, passports.Found(passport, path))
         state, aside = renaming.renamed(checkpoints.tensors(checkpoints.read(path), path, passport.within), passport.renames)
@@ -142,6 +157,14 @@ def _verified(passport: Passport, path: Path) -> Verified:
         *(report.matched, report.missing, (*report.left_over, *aside), bool(passport.golden), compared),
         normalised=normalised(passport),
     )
+
+
+def _gone(passport: Passport, path: Path) -> str:
+    from pipelines.models import passports
+
+    again = f"`radtransfer weights fetch {passport.name}`" if passport.url else "copy it there"
+    remedy = again if passport in passports.PASSPORTS else f"{again}, or delete {passport.name}.json beside it"
+    return f"expected {path}, it is not there; {remedy}"
 
 
 def _failed(reason: str, name: str, passport: Passport | None = None) -> Verified:

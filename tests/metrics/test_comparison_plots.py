@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
-from pipelines.metrics.comparison_plots import Point, Row, draw, front
+from pipelines.metrics.comparison_plots import Point, Row, draw, front, round_numbers
 from pipelines.metrics.intervals import Interval
 
 
@@ -45,3 +47,26 @@ def test_every_name_and_every_size_is_in_the_pictures() -> None:
             assert f"<!-- {name} -->" in drawn[picture]
     assert "<!-- 16 -->" in drawn["learning_curve.svg"]
     assert "<!-- gain over training from scratch -->" in drawn["differences.svg"]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "numbers"),
+    [
+        (0.8, 60, [1, 2, 5, 10, 20, 50]),
+        (0.15, 1.2, [0.2, 0.5, 1]),
+        (0.3, 1, [0.5, 1]),
+        (6, 9.5, [6, 7, 8, 9]),
+        (1.5, 3, [1.5, 2, 2.5, 3]),
+        (0.9, 1.1, [0.9, 1, 1.1]),
+    ],
+)
+def test_an_axis_has_round_numbers_however_short_it_is(low: float, high: float, numbers: list[float]) -> None:
+    assert round_numbers(low, high) == pytest.approx(numbers)
+
+
+@pytest.mark.parametrize("longest", [6.0, 6.01, 6.5, 9.0, 11.0])
+def test_the_axis_of_costs_has_two_numbers_at_least(longest: float) -> None:
+    points = [point("probe", 0.8, 6.0), point("full", 0.9, longest)]
+    drawn = draw({each.name: [each] for each in points}, points, FOREST)["pareto.svg"].decode()
+    axis = drawn[drawn.index('id="matplotlib.axis_1"') : drawn.index('id="matplotlib.axis_2"')]
+    assert len(re.findall(r"<!-- [\d.]+ -->", axis)) >= 2

@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from pipelines.errors import WeightsError
 from pipelines.models import passports
 from pipelines.models.backbones import BACKBONES, Network, build
+from pipelines.models.layouts import LAYOUTS
 from pipelines.models.passports import PASSPORTS, Found, Normalisation, find, load, save_backbone
+from pipelines.models.published import SOURCES
 
 HALF = Normalisation((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 TINY = {"source": "phantom", "licence": "Apache-2.0", "trained_on": "phantoms"}
@@ -82,6 +84,55 @@ def test_a_saved_backbone_is_found_by_name_or_source_and_comes_back_exactly(save
     assert (report.missing, report.left_over) == ((), ())
     with torch.no_grad():
         assert torch.equal(network.features(images), tiny().eval().features(images))
+
+
+def named(folder: Path, *names: str, source: str = "ssl") -> None:
+    for name in names:
+        save_backbone(tiny(), folder / f"{name}.safetensors", name=name, **{**TINY, "source": source})
+
+
+def test_a_name_goes_before_a_source_of_the_same_word(folder: Path) -> None:
+    named(folder, "our-vic", "ssl")
+    assert find("ssl", "resnet10").passport.name == "ssl"
+    assert find("our-vic", "resnet10").passport.name == "our-vic"
+    (folder / "ssl.safetensors").unlink()
+    with pytest.raises(WeightsError, match=r"weights ssl for resnet10: expected ssl\.safetensors"):
+        find("ssl", "resnet10")
+
+
+def test_a_source_of_which_several_files_are_here_stands_for_none_of_them(folder: Path) -> None:
+    named(folder, "chests", "hands", source="medical")
+    expected = (
+        rf"train\.weights: expected one checkpoint for resnet10 that medical stands for, found chests, hands in {folder}; name"
+    )
+    with pytest.raises(WeightsError, match=expected):
+        find("medical", "resnet10")
+    (folder / "chests.safetensors").unlink()
+    assert find("medical", "resnet10").passport.name == "hands"
+
+
+def test_a_published_file_goes_before_added_ones_of_its_source(folder: Path) -> None:
+    named(folder, "aardvark", "beetle", source="imagenet")
+    for path in (folder / "aardvark.json", folder / "beetle.json"):
+        path.write_text(json.dumps({**json.loads(path.read_text()), "backbone": "resnet18"}))
+    with pytest.raises(WeightsError, match="found aardvark, beetle"):
+        find("imagenet", "resnet18", download=False)
+    (folder / "resnet18-f37072fd.pth").write_bytes(b"")
+    assert find("imagenet", "resnet18").passport.name == "torchvision-resnet18-v1"
+
+
+def test_a_passport_by_the_name_of_another_source_is_not_taken_for_it(folder: Path) -> None:
+    named(folder, "imagenet", "whole")
+    with pytest.raises(WeightsError, match=r"imagenet\.json: expected a name that is no other source's, got .* of source ssl"):
+        find("imagenet", "resnet18")
+    assert list(passports.broken(folder)) == ["imagenet"]
+    assert find("whole", "resnet10").passport.name == "whole"
+
+
+@pytest.mark.parametrize("source", sorted({each.source for each in (*PASSPORTS, *LAYOUTS.values())}))
+def test_every_source_is_among_the_words_that_name_no_checkpoint(source: str, folder: Path) -> None:
+    assert source in SOURCES
+    assert passports.taken(source, folder)
 
 
 def test_saving_twice_gives_the_same_bytes(saved: Found, tmp_path: Path) -> None:

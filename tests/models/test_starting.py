@@ -49,3 +49,5 @@ def test_what_is_not_there_is_said_before_anything_is_built(folder: Path) -> Non
         start("vgg", SCRATCH, **OPTIONS)
     with pytest.raises(WeightsError, match=r"train\.weights: expected a passport for resnet10"):
         start("resnet10", "imagenet", **OPTIONS, download=False)
+    with pytest.raises(WeightsError, match=r"^params\.yaml rank\.candidates: expected a passport for resnet10"):
+        start("resnet10", "imagenet", **OPTIONS, download=False, key="params.yaml rank.candidates")

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import trained_workspace
 from mlflow import MlflowClient
+from rich.text import Text
 from tiny_workspace import PER_SHARD, save_tiny, write_workspace
 
 from pipelines import files, tracking_store
@@ -183,6 +184,18 @@ def test_other_labels_are_another_comparison(compared: Compared, tmp_path: Path)
     assert len(compare.outstanding(config(), paths)) == 6
 
 
+def test_what_was_learnt_from_other_draws_is_trained_anew(compared: Compared, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trials, "DRAWS", trials.DRAWS + 1)
+    assert len(compare.outstanding(config(), compared.paths)) == 6
+
+
+def test_parameters_that_were_never_reached_do_not_count_as_trained(paths: Paths) -> None:
+    gradual = {"name": "gradual", "unfreeze_every": 3}
+    settings = config({"epochs": 2, "strategy": gradual}, strategies=["gradual", "head_only"], seeds=[1])
+    ways = {way.strategy: way.trained for way in compare.run(settings, paths).ways}
+    assert ways["gradual"] == ways["head_only"]
+
+
 def test_a_strategy_that_the_network_cannot_have_is_left_out_with_the_reason(paths: Paths) -> None:
     summary = compare.run(config(strategies=["feature_extraction", "lora"]), paths)
     assert [way.strategy for way in summary.ways] == ["feature_extraction"]
@@ -196,12 +209,23 @@ def test_a_strategy_that_the_network_cannot_have_is_left_out_with_the_reason(pat
 def test_weights_that_were_missing_are_looked_for_again(paths: Paths, tmp_path: Path) -> None:
     shutil.move(tmp_path / "weights", tmp_path / "elsewhere")
     settings = config(strategies=["feature_extraction", "scratch"])
-    failed = compare.run(settings, paths).failed
-    assert list(failed) == ["resnet10@tiny feature_extraction all"]
-    assert "tiny" in failed["resnet10@tiny feature_extraction all"]
+    with pytest.raises(TrainingError, match=r"got only training from scratch: resnet10@tiny feature_extraction all: .*tiny"):
+        compare.run(settings, paths)
     shutil.move(tmp_path / "elsewhere", tmp_path / "weights")
     again = compare.run(settings, paths)
-    assert (again.trained, again.failed) == (2, {})
+    assert (again.trained, again.failed) == (2, {})  # those from scratch were kept
+
+
+def test_a_source_without_weights_is_left_out_with_the_reason_where_another_has_them(paths: Paths) -> None:
+    settings = config(sources=["resnet10@tiny", "resnet10@absent"], strategies=["feature_extraction", "scratch"], seeds=[1])
+    summary = compare.run(settings, paths)
+    assert {way.strategy for way in summary.ways} == {"feature_extraction", "scratch"}
+    assert "absent" in summary.failed["resnet10@absent feature_extraction all"]
+    assert "left out resnet10@absent feature_extraction all" in Text.from_markup(summary.describe()).plain
+
+
+def test_only_training_from_scratch_can_be_asked_for(paths: Paths) -> None:
+    assert [way.strategy for way in compare.run(config(strategies=["scratch"], seeds=[1]), paths).ways] == ["scratch"]
 
 
 def test_what_nobody_foresaw_ends_the_call(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -279,10 +303,37 @@ def test_several_sources_are_named_and_scratch_is_trained_once_for_a_network(pat
     assert labels == {"feature_extraction, resnet10@tiny", "feature_extraction, resnet10@other", "scratch, resnet10@scratch"}
 
 
+def test_several_networks_are_named_in_the_table_the_figures_and_the_verdicts(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr(comparison_plots, "draw", lambda *given: drawn.append(given) or {})
+    sources = ["resnet10@tiny", "resnet18@scratch"]
+    summary = compare.run(config(sources=sources, strategies=["feature_extraction", "scratch"], seeds=[1]), paths)
+    labels = {"feature_extraction, resnet10@tiny", "scratch, resnet10@scratch", "scratch, resnet18@scratch"}
+    assert {way.label for way in summary.ways} == labels
+    ((curves, final, _),) = drawn
+    assert {name: [point.name for point in points] for name, points in curves.items()} == {name: [name] for name in labels}
+    assert {point.name for point in final} == labels
+    (of_transfer,) = [line for line in summary.verdicts if "training resnet10 from scratch" in line]
+    assert "(feature_extraction, resnet10@tiny)" in of_transfer
+
+
 @pytest.mark.parametrize("source", ["resnet10", "@tiny", "resnet10@"])
 def test_a_source_is_a_network_and_its_weights(paths: Paths, source: str) -> None:
     with pytest.raises(ConfigurationError, match=r"compare.sources: expected BACKBONE@WEIGHTS, got"):
         compare.run(config(sources=[source]), paths)
+
+
+def test_a_source_that_does_not_exist_is_said_to_be_one_of_these(paths: Paths) -> None:
+    with pytest.raises(ConfigurationError, match=r"^params\.yaml compare\.sources: expected one of resnet10, .*, got 'foo'"):
+        compare.run(config(sources=["foo@imagenet"]), paths)
+    with pytest.raises(ConfigurationError, match=r"^params\.yaml train\.backbone: expected one of"):
+        compare.run(config({"backbone": "foo"}), paths)
+    sources = ["resnet10@tiny", "resnet10@nothing"]
+    summary = compare.run(config(sources=sources, strategies=["feature_extraction"], seeds=[1]), paths)
+    (reason,) = summary.failed.values()
+    assert reason.startswith("params.yaml compare.sources: expected a passport for resnet10")
 
 
 def test_an_adaptation_is_refused_since_its_target_does_not_judge(paths: Paths) -> None:

@@ -151,7 +151,9 @@ def test_the_summary_is_plain_and_reads_well(evaluated: dict) -> None:
 def test_a_model_for_another_task_is_refused(evaluated: dict) -> None:
     _, paths, _ = evaluated["binary"]
     other = config.validate(Config, {"task": {"targets": ["fracture"]}, "train": {"device": "cpu"}}, "tests")
-    with pytest.raises(MissingInputError, match="expected a model for fracture, got one for opacity; run `radtransfer train`"):
+    with pytest.raises(
+        MissingInputError, match=r"for fracture, got one for opacity \(task.targets is \[fracture\], the model's is"
+    ):
         evaluate.run(other, paths)
 
 

@@ -379,6 +379,13 @@ def test_the_source_can_come_from_the_configuration(paths: Paths, source: Path) 
         ingest.run(config(ingest={"source": "../missing"}), paths)
 
 
+def test_columns_that_are_of_no_task_are_named_with_what_would_take_them(paths: Paths, source: Path) -> None:
+    table = f"SOPInstanceUID,file,pneumonia,age_years,grade\n{ROOT}.1.1,a,1,44,mild\n{ROOT}.1.3,b,0,51,none\n"
+    summary = run(paths, source, table)
+    assert summary.unused == ("age_years", "grade")
+    assert "its columns age_years, grade are of no task: to learn them besides, name them in task.also" in summary.describe()
+
+
 @pytest.mark.parametrize(
     "table",
     [
@@ -396,6 +403,7 @@ def test_labels_are_joined_by_uid_accession_or_file(paths: Paths, source: Path, 
     assert summary.unlabelled_images == [image(2)]
     assert summary.unmatched_lines == [4]
     assert summary.declared == {"kind": "binary", "targets": ["pneumonia"], "classes": []}
+    assert summary.unused == ()
     with (paths.quarantine / "unmatched.csv").open(newline="") as stream:
         (entry,) = csv.DictReader(stream)
     assert entry["line"] == "4"

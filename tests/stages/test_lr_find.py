@@ -51,6 +51,17 @@ def test_a_rate_is_spelled_without_an_exponent(rate: float, text: str) -> None:
     assert lr_find.spelled(rate) == text
 
 
+def test_write_keeps_what_the_rate_was_found_with(paths: Paths) -> None:
+    paths.params.write_text(config.render(settings()))
+    paths.pipeline.write_text(workspace.pipeline_text())
+    command = ["lr-find", "--write", "--set", "train.strategy.name=full", "--workspace", str(paths.workspace)]
+    result = CliRunner().invoke(__main__.app, command)
+    assert result.exit_code == 0, result.output
+    kept = config.load(paths.params).train.strategy
+    assert kept.name == "full"
+    assert kept.learning_rate is not None
+
+
 def test_write_keeps_the_suggestion_and_the_comments(paths: Paths) -> None:
     paths.params.write_text(config.render(settings()))
     paths.pipeline.write_text(workspace.pipeline_text())

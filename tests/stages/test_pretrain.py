@@ -12,7 +12,7 @@ from tiny_workspace import save_tiny, write_workspace
 
 from pipelines import files
 from pipelines.config import Config
-from pipelines.errors import ConfigurationError, MissingInputError, TrainingError
+from pipelines.errors import ConfigurationError, MissingInputError, TrainingError, WeightsError
 from pipelines.models import passports
 from pipelines.paths import Paths
 from pipelines.quality.leakage import split_sha256
@@ -41,6 +41,48 @@ def test_what_it_learns_is_a_source_like_any_other(paths: Paths) -> None:
     assert "vicreg (Bardes et al., ICLR 2022), 1 epochs from random weights" in passport.notes
     assert train.run(config(), paths).weights == "ssl"
     assert not paths.pretraining.exists()
+
+
+def save_another(folder: Path, name: str, source: str) -> passports.Found:
+    network = pretrain.starting.start("resnet10", "scratch", outputs=1, dropout=0.0, seed=8).network
+    facts = {"name": name, "source": source, "licence": "none", "trained_on": "nothing"}
+    return passports.save_backbone(network, folder / f"{name}.safetensors", **facts)
+
+
+def test_the_command_that_it_names_trains_from_what_it_made_whatever_else_is_there(paths: Paths, tmp_path: Path) -> None:
+    save_another(tmp_path / "weights", "our-vic", "ssl")
+    assert "--set train.weights=ssl[" in pretrain.run(config(), paths).describe()
+    assert train.run(config(), paths).weights == "ssl"
+
+
+@pytest.mark.parametrize("name", ["imagenet", "scratch", "medical", "torchvision-resnet18-v1", "vendor"])
+def test_a_name_that_stands_for_other_weights_is_refused_before_any_epoch(
+    paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    save_another(tmp_path / "weights", "theirs", "vendor")
+    monkeypatch.setattr(pretrain, "pretrain", lambda *_: pytest.fail("learned already"))
+    with pytest.raises(ConfigurationError, match=rf"pretrain\.name: expected a name of its own, {name} stands for other weights"):
+        pretrain.run(config(name=name), paths)
+
+
+def test_a_passport_of_a_file_of_another_kind_is_not_replaced(paths: Paths, tmp_path: Path) -> None:
+    held = save_another(tmp_path / "weights", "ours", "medical")
+    held.path.rename(held.path.with_suffix(".pt"))
+    with pytest.raises(TrainingError, match=r"pretrain\.name: expected a name that is free, .*ours\.json is there"):
+        pretrain.run(config(name="ours"), paths)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"backbone": "resnet99"}, r"^params\.yaml pretrain\.backbone: expected one of"),
+        ({"backbone": "timm:no_such"}, r"^params\.yaml pretrain\.backbone: timm has no model"),
+        ({"weights": "nothing"}, r"^params\.yaml pretrain\.weights: expected a passport"),
+    ],
+)
+def test_an_error_names_the_key_of_this_stage(paths: Paths, changes: dict[str, str], message: str) -> None:
+    with pytest.raises((ConfigurationError, WeightsError), match=message):
+        pretrain.run(config(**changes), paths)
 
 
 def test_a_training_in_between_does_not_cost_what_an_interrupted_pretraining_has_done(paths: Paths, tmp_path: Path) -> None:

@@ -158,6 +158,28 @@ def test_a_candidate_is_a_network_and_its_weights(paths: Paths, candidate: str) 
         rank.run(config(candidates=[candidate]), paths)
 
 
+@pytest.mark.parametrize(
+    ("candidate", "message"),
+    [
+        ("foo@imagenet", r"^params\.yaml rank\.candidates: expected one of resnet10, .*, got 'foo'"),
+        ("timm:foo@imagenet", r"^params\.yaml rank\.candidates: timm has no model 'foo'"),
+        ("resnet10@nothing", r"^params\.yaml rank\.candidates: expected a passport for resnet10"),
+    ],
+)
+def test_a_candidate_that_does_not_exist_is_said_to_be_one(paths: Paths, candidate: str, message: str) -> None:
+    with pytest.raises((ConfigurationError, WeightsError), match=message):
+        rank.run(config(candidates=[candidate]), paths)
+
+
+def test_two_self_supervised_networks_are_two_candidates(paths: Paths, tmp_path: Path) -> None:
+    for name, seed in (("our-vic", 4), ("ssl", 5)):
+        network = rank.starting.start("resnet10", "scratch", outputs=1, dropout=0.0, seed=seed).network
+        facts = {"name": name, "source": "ssl", "licence": "none", "trained_on": "nothing"}
+        passports.save_backbone(network, tmp_path / "weights" / f"{name}.safetensors", **facts)
+    places = {place.candidate: place for place in rank.run(config(), paths).places}
+    assert places["resnet10@ssl"].scores != places["resnet10@our-vic"].scores
+
+
 def test_an_image_size_that_a_named_network_cannot_take_is_refused(paths: Paths) -> None:
     with pytest.raises(ConfigurationError, match=r"prepare.size: expected"):
         rank.run(config(candidates=["inception_v3@scratch"]), paths)

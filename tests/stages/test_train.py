@@ -313,6 +313,15 @@ def test_the_table_says_from_which_epoch_a_group_learns(paths: Paths, monkeypatc
     assert [rows[name][-2] for name in ("stem", "stage4", "head")] == ["11", "3", "1"]
 
 
+def test_groups_that_were_never_reached_did_not_learn_in_what_is_said_and_in_the_card(paths: Paths) -> None:
+    summary = train.run(config("gradual", epochs=2, own={"unfreeze_every": 3}), paths, Silence())
+    head = train.run(config("head_only", epochs=2), paths, Silence())
+    assert summary.trainable == head.trainable < summary.parameters
+    train.run(config("gradual", epochs=2, own={"unfreeze_every": 3}), paths, Silence())
+    groups = json.loads((paths.model / "model.json").read_text())["strategy"]["groups"]
+    assert {group["name"]: group["trained"] for group in groups if group["trained"]} == {"head": head.trainable}
+
+
 def test_the_progress_bar_carries_the_rate_of_each_group(paths: Paths) -> None:
     notes: list[str] = []
     with Progress(console=Console(file=io.StringIO())) as progress:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from pipelines.config import StrategySection, TrainSection
 from pipelines.metrics.intervals import Interval
-from pipelines.training.contest import Way, _label, _settings, said
+from pipelines.training.contest import Way, _label, _settings, _several, said
 from pipelines.training.trial import Result, Trial
 
 NOTHING = Interval(0.0, 0.0, 0.0)
@@ -17,11 +19,20 @@ def around(value: float, half: float = 0.02) -> Interval:
     return Interval(value, value - half, value + half)
 
 
-def a_way(name: str, title: str, *, scratch: float | None, probe: float | None, behind: float, seconds: float = 10) -> Way:
+def a_way(
+    name: str,
+    title: str,
+    *,
+    scratch: float | None,
+    probe: float | None,
+    behind: float,
+    seconds: float = 10,
+    source: str = "net@weights",
+) -> Way:
     return Way(
         title=title,
         label=name,
-        source="net@weights",
+        source=source,
         strategy=name,
         resolved=name,
         classifier=None,
@@ -88,7 +99,8 @@ def the_ways(full: float, probe: float, scratch: float) -> list[Way]:
                 "best: all layers; not to be told apart from it: a probe, from scratch",
                 "all layers cannot be told apart from training from scratch",
                 NOT_SHOWN,
-                "cheapest that cannot be told apart from the best: a probe, 2.0 s of training instead of 60 s",
+                "cheapest that cannot be told apart from the best: a probe, 2.0 s of training instead of 60 s, giving up 0.005 "
+                "AUROC [−0.015, +0.025]",
             ],
             ["helps", "hurts"],
         ),
@@ -103,6 +115,59 @@ def test_the_verdicts_follow_from_the_intervals(
         assert any(verdict.startswith(line) for verdict in verdicts), (line, verdicts)
     assert not [words for words in not_said if words in "\n".join(verdicts)]
     assert not any("one seed" in verdict for verdict in verdicts)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "behind", "advised"),
+    [
+        (48, Interval(0.01, -0.03, 0.05), True),
+        (49, Interval(0.01, -0.03, 0.05), False),
+        (2, Interval(0.01, -0.08, 0.1), True),
+        (2, Interval(0.176, -1.0, 1.0), False),
+        (2, Interval(0.01, None, None), False),
+        (2, Interval(0.05, 0.01, 0.09), False),
+    ],
+    ids=["a fifth saved", "less saved", "little lost", "much may be lost", "nothing known", "worse"],
+)
+def test_a_cheaper_way_is_advised_where_it_saves_time_and_surely_loses_little(
+    seconds: float, behind: Interval, advised: bool
+) -> None:
+    best = a_way("full", "all layers", scratch=None, probe=None, behind=0, seconds=60)
+    other = replace(a_way("probe", "a probe", scratch=None, probe=None, behind=0, seconds=seconds), behind=behind)
+    assert any(line.startswith("cheapest that cannot be told apart") for line in said([best, other], seeds=5)) == advised
+
+
+def test_the_cheapest_is_looked_for_among_those_that_surely_lose_little() -> None:
+    best = a_way("full", "all layers", scratch=None, probe=None, behind=0, seconds=60)
+    vague = replace(a_way("vague", "a guess", scratch=None, probe=None, behind=0, seconds=1), behind=Interval(0.2, -1.0, 1.0))
+    sure = a_way("probe", "a probe", scratch=None, probe=None, behind=0.01, seconds=2)
+    (advice,) = [line for line in said([best, sure, vague], seeds=5) if line.startswith("cheapest")]
+    assert ": a probe, 2.0 s of training instead of 60 s, giving up 0.010 AUROC [−0.010, +0.030]" in advice
+
+
+@pytest.mark.parametrize(
+    ("sources", "several"),
+    [
+        ({"full": "a@one", "scratch": "a@scratch"}, False),
+        ({"full": "a@one", "lp_ft": "a@two"}, True),
+        ({"full": "a@one", "scratch": "b@scratch"}, True),
+    ],
+)
+def test_sources_are_named_where_there_are_several_networks_or_several_weights(sources: dict[str, str], several: bool) -> None:
+    assert _several([Trial(source, strategy, None, 1) for strategy, source in sources.items()]) == several
+
+
+def test_of_several_networks_it_is_said_which_one_was_trained_from_scratch() -> None:
+    ways = [
+        a_way("full", "all layers", scratch=0.1, probe=None, behind=0, source="net@weights"),
+        a_way("scratch", "from scratch", scratch=None, probe=None, behind=0.1, source="net@scratch"),
+        a_way("other", "other layers", scratch=-0.1, probe=None, behind=0.2, source="other@weights"),
+    ]
+    verdicts = said(ways, seeds=5)
+    assert "transfer helps: all layers is better than training net from scratch here: +0.100 AUROC [+0.080, +0.120]" in verdicts
+    assert any(line.startswith("transfer hurts: other layers is worse than training other from scratch") for line in verdicts)
+    unsure = [replace(way, over_scratch=around(0)) if way.over_scratch else way for way in ways]
+    assert "nothing here is shown to be better than training the same network from scratch" in said(unsure, seeds=5)
 
 
 @pytest.mark.parametrize(("seeds", "warned"), [(2, True), (3, True), (4, False), (5, False)])

@@ -60,7 +60,7 @@ def test_without_labels_of_the_target_features_that_look_alike_decide_nothing() 
     assert apart["after"]["auroc_of_hospital"] < 0.65
     assert apart["after"]["mmd"] < apart["before"]["mmd"]
     assert "with an AUROC of 0.5" in found.says or "with an AUROC of 0.6" in found.says or "with an AUROC of 0.4" in found.says
-    assert "none of the 60 held-out patients of the target has labels" in found.says
+    assert "none of the 60 held-out patients of the target has a label" in found.says
     assert found.figures["held_out"]["target"] == {"images": 120, "patients": 60, "labelled_patients": 0}
     json.dumps(found.to_dict(), allow_nan=False)
 
@@ -72,14 +72,14 @@ def test_a_handful_of_labelled_patients_of_the_target_decides_nothing() -> None:
     found = judged(*given)
     assert found.figures["target"]["gain"]["low"] is not None
     assert found.verdict == "cannot be known"
-    assert "on 5 held-out patients with a finding or without it; about" in found.says
+    assert "but only 5 labelled held-out patients are of the rarer kind, and an interval takes 10 of each" in found.says
 
 
 def test_a_target_of_nobody_is_judged_too() -> None:
     there = seen(2)
     nobody = Seen(there.features[:0], there.scores[:0], there.labels[:0], there.patients[:0])
     found = judged(None, Looks(seen(1), nobody))
-    assert "no held-out image of the target" in found.says
+    assert "no image of the target was held out" in found.says
     assert found.figures["apart"]["after"]["auroc_of_hospital"] is None
     json.dumps(found.to_dict(), allow_nan=False)
 

@@ -60,6 +60,16 @@ def test_groups_are_unfrozen_from_head_to_stem_every_so_many_epochs() -> None:
     assert [group.from_epoch for group in worked_out.groups] == [16, 13, 10, 7, 4, 1]
 
 
+def test_groups_whose_turn_had_not_come_when_training_ended_did_not_learn() -> None:
+    worked_out = plan(make(), section("gradual", unfreeze_every=3, batch_norm="trained"))
+    ended = worked_out.until(4)
+    assert [bool(group.trained) for group in ended.groups] == [bool(group.learning_rate) for group in ended.groups]
+    assert [bool(group.trained) for group in ended.groups] == [False] * 4 + [True] * 2
+    assert [group.batch_norm for group in ended.groups] == ["frozen"] * 4 + ["trained", None]
+    assert ended.trained == sum(group.trained for group in worked_out.groups[-2:])
+    assert worked_out.until(16) == worked_out
+
+
 def test_a_batch_norm_in_a_group_that_does_not_learn_is_frozen_whatever_is_said() -> None:
     worked_out = plan(make(), section("last_groups", groups=2, batch_norm="trained"))
     assert [group.batch_norm for group in worked_out.groups] == ["frozen"] * 3 + ["trained"] * 2 + [None]

@@ -109,7 +109,7 @@ def _without_storage(name: str) -> tuple[Encoder, dict[str, Any]]:
     if not timm.is_model(architecture):
         close = difflib.get_close_matches(architecture, timm.list_models(), n=3)
         hint = f"did you mean {', '.join(PREFIX + match for match in close)}?" if close else "see timm.list_models()"
-        raise ConfigurationError(f"params.yaml train.backbone: timm has no model {architecture!r}; {hint}")
+        raise ConfigurationError(f"timm has no model {architecture!r}; {hint}")
     for asked in OPTIONS:
         try:
             with torch.device("meta"):
@@ -117,15 +117,13 @@ def _without_storage(name: str) -> tuple[Encoder, dict[str, Any]]:
         except TypeError:
             continue
         except RuntimeError as error:
-            raise ConfigurationError(f"params.yaml train.backbone: timm cannot build {name}: {error}") from error
+            raise ConfigurationError(f"timm cannot build {name}: {error}") from error
     raise _unsuited(name, "it cannot be built without a classifier")
 
 
 def _unsuited(name: str, why: str) -> ConfigurationError:
     known = ", ".join(PREFIX + suited for suited in SUITED)
-    return ConfigurationError(
-        f"params.yaml train.backbone: timm's {name} cannot be used as a backbone: {why}; take another one, e.g. {known}"
-    )
+    return ConfigurationError(f"timm's {name} cannot be used as a backbone: {why}; take another one, e.g. {known}")
 
 
 @torch.no_grad()
