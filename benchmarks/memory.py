@@ -20,8 +20,8 @@ NAMES = {"mobilenet_v2": 16, "resnet18": 16, "densenet121": 8}  # and images in 
 NOTE = """# Memory that a training keeps
 
 `python benchmarks/memory.py --write`: processor time of training steps on the CPU (one thread, 224 pixels, fp32), with freed
-memory kept (`pipelines.models.device.keep_memory`, always on) as a ratio to that with the C library's defaults. Medians of
-{rounds} rounds in turns of {steps} steps each; below 1 it is faster to keep it.
+memory kept (`pipelines.processes.keep_memory`, on in every training on the CPU) as a ratio to that with the C library's
+defaults. Medians of {rounds} rounds in turns of {steps} steps each; below 1 it is faster to keep it.
 
 | network | time | page faults | peak memory |
 |---|---|---|---|
@@ -34,8 +34,8 @@ def steps(name: str, kept: bool, count: int) -> dict[str, float]:
     import torch
 
     from pipelines.models.backbones import build
-    from pipelines.models.device import keep_memory
     from pipelines.models.provenance import Normalisation
+    from pipelines.processes import keep_memory
     from pipelines.training.learn import place
 
     if kept:

@@ -47,7 +47,7 @@ class IngestSummary:
         blanked: new images in which such text was blanked.
         treated_otherwise: images of the data set that came in under other de-identification settings, or an earlier version.
         declared: the task section that the label table declared, if params.yaml had none.
-        unused: columns of the label table that are of no task.
+        unused: columns of the label table that look like labels and are of no task.
         quarantine: where files were set aside.
     """
 
@@ -142,7 +142,7 @@ class IngestSummary:
             lines.append(f"the label table declares a {self.declared['kind']} task: [bold]{escape(targets)}[/bold]")
         if self.unused:
             lines.append(
-                f"its columns {escape(', '.join(self.unused))} are of no task: to learn them besides, name them in task.also of "
-                "params.yaml and ingest once more"
+                f"columns {escape(', '.join(self.unused))} of the label table are of no task: to learn them besides, name them "
+                "in task.also of params.yaml and ingest once more"
             )
         return lines

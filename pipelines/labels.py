@@ -78,8 +78,12 @@ def declare(table: LabelTable, known: TaskSection | None = None) -> TaskSection:
 
 
 def unused(table: LabelTable, task: Task) -> tuple[str, ...]:
-    """The columns that could be labels and are of no task of these."""
-    return tuple(name for name in table.columns if name not in task.labels and not _is_identifier(name))
+    """The columns that look like labels, and not like facts of a person or an examination, and are of no task of these."""
+    return tuple(
+        name
+        for name, cells in table.columns.items()
+        if name not in task.labels and not _is_identifier(name) and not _is_personal(name) and _could_be_labels(cells)
+    )
 
 
 def parse(table: LabelTable, task: Task) -> list[tuple[Label, ...]]:
@@ -232,6 +236,16 @@ def _is_binary(cells: tuple[str, ...]) -> bool:
 
 def _known(cells: tuple[str, ...]) -> set[str]:
     return {cell for cell in cells if cell.casefold() not in UNKNOWN}
+
+
+def _could_be_labels(cells: tuple[str, ...]) -> bool:
+    known = _known(cells)
+    return 2 <= len(known) <= MOST_CLASSES or (bool(known) and all(_NUMBER.fullmatch(cell) for cell in known))
+
+
+def _is_personal(column: str) -> bool:
+    name = squashed(column)
+    return any(part in name for part in ("name", "birth", "date", "time", "address", "phone", "comment", "report", "physician"))
 
 
 def _is_identifier(column: str) -> bool:

@@ -1,8 +1,9 @@
-"""Worker processes: how many, how they start, and that they end with the process that started them."""
+"""Worker processes: how many, how they start, that they end with the process that started them; and what memory one keeps."""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import multiprocessing
 import os
 import signal
@@ -10,10 +11,14 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, SpawnContext
 from typing import Any
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc, malloc.h
+FROM_THE_HEAP = (2**30, 2**25)  # bytes of one allocation; before 2.35 glibc takes no more than the second
+KEPT = 2**31 - 1  # freed bytes at the heap's end
 
 
 def cores() -> int:
@@ -125,3 +130,20 @@ def _end_with_parent() -> None:
     if parent is not None:
         parent.join()
         os._exit(1)
+
+
+@cache
+def keep_memory() -> None:
+    """Keep what this process frees, instead of handing it back to the system only to be given it again, page by page.
+
+    A step of a training on the CPU takes and frees hundreds of megabytes several times over, and drawing a phantom tens: a
+    tenth to a third of the time goes into that (benchmarks/memory.md). Only glibc has the switch (mallopt(3)); elsewhere nothing
+    happens. The numbers that are computed are the same.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):
+        return
+    # told to keep the heap but not to allocate from it, it would map every large block anew
+    if any(mallopt(M_MMAP_THRESHOLD, size) for size in FROM_THE_HEAP):
+        mallopt(M_TRIM_THRESHOLD, KEPT)

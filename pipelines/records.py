@@ -293,7 +293,8 @@ def _head(values: Mapping[str, Any]) -> dict[str, Any]:
 #
 # predictions.parquet (validation and test) holds "image", "patient", "part", then for each output NAME: "p_NAME", the
 # probability, and "y_NAME", the label (0, 1 or NaN). Of a task beside the main one called NAME it holds "p_OUTPUT" for each
-# output, "value_NAME" (regression) or "class_NAME" (multiclass, ordinal), and "y_TARGET", its label as in labels.parquet.
+# output, "value_NAME" (regression) or "class_NAME" (multiclass, ordinal), and "y_TARGET", its label as in labels.parquet. In
+# that of the test part stands "predicted_OUTPUT" beside it, where an output is called positive or negative at a threshold.
 #
 # shortcuts/scores.parquet (test) holds "image", "patient", then for each shortcut and output "SHORTCUT/OUTPUT", what the
 # shortcut says (log odds), or NaN where it could not learn.

@@ -268,7 +268,7 @@ def test_an_adaptation_and_whether_it_helped_are_told(facts: dict[str, Packet]) 
     )
     assert "All images come from one site" not in words
     assert "Adapted to a hospital without labels by coral" in words
-    assert "1,200 of its images of 900 patients" in words
+    assert "1,200 images of 900 patients" in words
     assert "Whether it helped: harmed: AUROC on the target −0.1 . Opacity: collapse." in words
     assert "of which the last was kept" in words
 
@@ -291,3 +291,14 @@ def test_which_test_images_are_of_the_hospital_that_a_model_was_adapted_to(
     training = {**given.card.training, "adaptation": {**adaptation, "sites": ["there"]}}
     words = Page(packet.render(replace(given, cohort=cohort, card=replace(given.card, training=training)))).words
     assert said in words
+
+
+def test_a_model_that_was_adapted_to_images_of_anywhere_is_not_said_to_be_of_another_hospital(facts: dict[str, Packet]) -> None:
+    given = facts["binary"]
+    told = {"method": "coral", "describes": "", "learnt_images": 5, "learnt_patients": 4, "says": "helped", "warnings": []}
+    training = {**given.card.training, "adaptation": {**told, "sites": []}}
+    cohort = given.cohort.assign(site="here")
+    words = Page(packet.render(replace(given, cohort=cohort, card=replace(given.card, training=training)))).words
+    assert "The model was adapted to the images without labels: helped. All images come from one site." in words
+    assert "adapted with 5 radiographs of 4 patients, without labels" in words
+    assert "hospital" not in words.split("Model")[0].split("adapted")[1]

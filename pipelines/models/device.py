@@ -1,16 +1,10 @@
-"""Which device computes, and how its memory is kept."""
+"""Which device computes."""
 
 from __future__ import annotations
-
-import ctypes
-from functools import cache
 
 import torch
 
 from pipelines.errors import ConfigurationError
-
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc, malloc.h
-FROM_THE_HEAP, KEPT = 2**30, 2**31 - 1  # bytes: of one allocation, and freed ones at the heap's end
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -31,18 +25,3 @@ def choose_device(name: str = "auto") -> torch.device:
             f"got {name!r}; use auto, or install a driver and a torch built for it"
         )
     return torch.device(name)
-
-
-@cache
-def keep_memory() -> None:
-    """Keep what this process frees, instead of handing it back to the system only to be given it again, page by page.
-
-    A step on the CPU takes and frees hundreds of megabytes several times over; about a fifth of its time goes into that
-    (benchmarks/memory.py). Only glibc has the switch; elsewhere nothing happens. The numbers that are computed are the same.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError, TypeError):
-        return
-    mallopt(M_MMAP_THRESHOLD, FROM_THE_HEAP)
-    mallopt(M_TRIM_THRESHOLD, KEPT)

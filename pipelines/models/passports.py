@@ -79,11 +79,11 @@ def find(weights: str, backbone: str, *, download: bool = True, key: str = KEY) 
     if not fitting:
         raise WeightsError(f"{key}: {_unknown(weights, backbone, answering(weights, known), folder)}")
     if here := [passport for passport in fitting if (folder / passport.file).is_file()]:
-        names = dict.fromkeys(passport.name for passport in here)
-        if len(names) > 1 and here[0] not in PASSPORTS:
+        if len(here) > 1 and here[0] not in PASSPORTS:
+            found = ", ".join(f"{passport.name} ({passport.file})" for passport in here)
             raise WeightsError(
-                f"{key}: expected one checkpoint for {backbone} that {weights} stands for, found {', '.join(names)} in {folder}; "
-                "name one of them"
+                f"{key}: expected one checkpoint for {backbone} that {weights} stands for, found {found} in {folder}; "
+                "name one of them, or give each a name of its own"
             )
         return Found(here[0], folder / here[0].file)
     published = next((passport for passport in fitting if passport.url), None)

@@ -19,7 +19,6 @@ from pipelines.phantom.planted import Planted
 
 TARGET = "opacity"
 UNLABELLED, UNMATCHED = 3, 4
-_KEPT_BYTES = 30 * 2**20
 
 __all__ = ["TARGET", "Cohort", "Planted", "write"]
 
@@ -86,16 +85,8 @@ def _each(work: partial[None], entries: list[tuple[int, Shot]], workers: int, fe
     if workers == 1 or len(entries) < fewest:
         yield from map(work, entries)
         return
-    with processes.pool(workers, __name__, _keep_memory) as pool:
+    with processes.pool(workers, __name__, processes.keep_memory) as pool:
         yield from pool.map(work, entries, chunksize=8)
-
-
-def _keep_memory() -> None:
-    """Have glibc keep what is freed for the next array, where it would hand it back to the kernel: a third of the time.
-
-    Its thresholds follow the largest mapped block that was ever freed (mallopt(3), M_MMAP_THRESHOLD).
-    """
-    np.empty(_KEPT_BYTES, np.uint8)
 
 
 def _model(planned: tuple[Shot, ...], seed: int) -> Dataset:

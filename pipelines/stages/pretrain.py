@@ -57,7 +57,11 @@ class PretrainSummary:
     resumed_from_epoch: int | None
 
     def describe(self) -> str:
-        kept = f", {self.held_out:,} images of validation and test patients not looked at" if self.held_out else ""
+        kept = (
+            f", {self.held_out:,} images of the validation and test part's patients, studies or pixels not looked at"
+            if self.held_out
+            else ""
+        )
         resumed = f", resumed after epoch {self.resumed_from_epoch}" if self.resumed_from_epoch else ""
         return (
             f"[bold]{self.backbone}[/bold] from {self.start}, {self.method}: {METHODS[self.method].describes}\n"
@@ -72,13 +76,14 @@ class PretrainSummary:
 def run(config: Config, paths: Paths, watcher: Watcher | None = None) -> PretrainSummary:
     """Learn as `config.pretrain` says, and put the weights with their passport into the weights folder.
 
-    Patients of the validation and test part are left out, so that what is measured on them later stays honest.
+    Whatever shares a patient, a study or pixels with the validation and test part is left out, so that what is measured on
+    them later stays honest.
 
     Raises:
         ConfigurationError: there is no such backbone or device, or the name stands for other weights.
         MissingInputError: prepare or split has not run.
-        WeightsError: the weights to start from are missing or do not fit, or others of this name are there.
-        TrainingError: too few images, or the pretraining failed.
+        WeightsError: the weights to start from are missing or do not fit.
+        TrainingError: too few images, others of this name are there, or the pretraining failed.
     """
     settings = config.pretrain
     _check_name(settings.name)
@@ -162,8 +167,8 @@ def _check_free(name: str, identity: str) -> None:
     notes = {passport.name: passport.notes for passport in passports.beside(folder, "")}
     if held and identity[:16] not in notes.get(name, ""):
         raise TrainingError(
-            f"params.yaml pretrain.name: expected a name that is free, {held[0]} is there and comes from another training; "
-            "choose another name, or delete it, and the .json beside it"
+            f"params.yaml pretrain.name: expected a free name, {' and '.join(map(str, held))} came from another training; "
+            "choose another name, or delete that"
         )
 
 

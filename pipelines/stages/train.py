@@ -125,7 +125,7 @@ def run(config: Config, paths: Paths, listener: Listener | None = None) -> Train
     model = _write(model, fitted, validation, (said, answers), assembled.settings, paths)
     _control_checkpoint(paths).remove()
     checkpoint.remove()
-    planned = assembled.plan.until(fitted.history[-1].epoch)
+    planned = assembled.plan.until(fitted.best_epoch)
     return _summary(assembled.settings, planned, fitted, model, adaptation)
 
 
@@ -201,7 +201,7 @@ def _fingerprint(config: Config, paths: Paths, started: Start) -> str:
 def _card(assembled: Assembly, training: dict[str, Any]) -> ModelCard:
     """The card but for the thresholds."""
     settings, started = assembled.settings, assembled.started
-    planned = assembled.plan.until(training["epochs"])
+    planned = assembled.plan.until(training["best_epoch"])
     strategy = {**planned.to_dict(), "settings": settings.model_dump(mode="json", include=IN_CARD)}
     if assembled.recommended:
         strategy["recommended"] = assembled.recommended

@@ -30,7 +30,8 @@ class Store(Protocol):
 class Examples:
     """Images of one part of the split, by their place in the store, with their labels (images, outputs) of 0, 1 or NaN.
 
-    `patients` numbers whose images they are (images,); None takes each image for a patient of its own.
+    `patients` numbers whose images they are (images,), those of a shared study or identical pixels being taken for one
+    patient's; None takes each image for a patient of its own.
     """
 
     store: Store

@@ -14,7 +14,7 @@ from pipelines.config import TrainSection
 from pipelines.errors import ConfigurationError, TrainingError
 from pipelines.models import heads
 from pipelines.models.backbones import Network
-from pipelines.models.device import keep_memory
+from pipelines.processes import keep_memory
 from pipelines.records import Task
 from pipelines.training.adaptation_steps import adaptation
 from pipelines.training.batches import Examples, even
@@ -108,7 +108,8 @@ def prepare(
     checkpoint: Checkpoint | None = None,
 ) -> Ready:
     """Put the plan into effect, up to where the network can learn in steps; arguments and errors as for `learn`."""
-    keep_memory()
+    if next(network.parameters()).device.type == "cpu":
+        keep_memory()
     _check(plan, settings, task)
     _tell_of_late_groups(plan, settings, listener)
     train, validation = (_labelled(name, part) for name, part in (("train", train), ("validation", validation)))

@@ -17,8 +17,8 @@ from torch.nn import functional
 from pipelines.config import PretrainSection
 from pipelines.errors import TrainingError
 from pipelines.imaging.augment import augment
-from pipelines.models.device import keep_memory
 from pipelines.models.network import Network
+from pipelines.processes import keep_memory
 from pipelines.training.batches import Examples, shuffled
 from pipelines.training.checkpoint import Checkpoint, Saved
 from pipelines.training.numerics import autocast, derived_seed, deterministic
@@ -130,8 +130,9 @@ def pretrain(
             f"pretrain: expected at least pretrain.batch_size = {settings.batch_size} images, got {len(examples)}; "
             "add images, or lower it"
         )
-    keep_memory()
     device = next(network.parameters()).device
+    if device.type == "cpu":
+        keep_memory()
     with torch.random.fork_rng([]):
         torch.manual_seed(settings.seed)
         module = _Agreement(network, METHODS[settings.method]).to(device)

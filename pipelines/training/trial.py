@@ -210,7 +210,7 @@ def _tried(trial: Trial, config: Config, ground: Ground, listener: Listener) -> 
         seconds=seconds,
         epochs=epochs,
         best_epoch=fitted.best_epoch,
-        trained=planned.until(epochs).trained,
+        trained=planned.until(fitted.best_epoch).trained,
         parameters=planned.parameters,
         forgetting=forgotten(memory, network, judged, settings.batch_size),
         history=_history(fitted),

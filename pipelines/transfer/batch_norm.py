@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 
-class Frozen(BatchNorm):
+class FrozenBatchNorm(BatchNorm):
     """Batch norm that always normalises by its running statistics and never updates them; its state has the same keys."""
 
     def train(self, mode: bool = True) -> Self:
@@ -38,7 +38,7 @@ def freeze_batch_norm(module: nn.Module, only: Container[int] | None = None) -> 
     for parent in list(module.modules()):
         for name, child in list(parent.named_children()):
             wanted = only is None or id(child) in only
-            if wanted and isinstance(child, BatchNorm) and not isinstance(child, Frozen):
+            if wanted and isinstance(child, BatchNorm) and not isinstance(child, FrozenBatchNorm):
                 setattr(parent, name, _frozen(child))
 
 
@@ -79,6 +79,6 @@ def _frozen(norm: BatchNorm) -> BatchNorm:
 
 
 @lru_cache
-def _frozen_kind(kind: type[BatchNorm]) -> type[Frozen]:
+def _frozen_kind(kind: type[BatchNorm]) -> type[FrozenBatchNorm]:
     """A frozen batch norm that computes what `kind` does: timm's holds its activation, too."""
-    return type(f"Frozen{kind.__name__}", (Frozen, kind), {})
+    return type(f"Frozen{kind.__name__}", (FrozenBatchNorm, kind), {})

@@ -1,10 +1,9 @@
 """Which strategy suits the data: `train.strategy.name: recommended` reads their fingerprint and looks into a short table.
 
-The table holds what was measured (benchmarks/label_efficiency.md), and nothing else: on real radiographs, from 16 to 400
-labelled images, all layers at rates that decay from head to stem, with batch norm frozen, were not surely worse than any
-other strategy measured there: no transfer, classifiers on cached features, and all layers at one rate at every size; the
-others up to 64 images. At 8 and 16 images, which were of two to seven patients in the rarer class, the head and one layer
-group do as well as all groups do, in about 6/10 of the time.
+The table holds what was measured (benchmarks/label_efficiency.md), and nothing else: on real radiographs, from 16 labelled
+images (of four to seven patients in the rarer class) to 400, all layers at rates that decay from head to stem, with batch
+norm frozen, were not surely worse than any other strategy measured there. At 8 images, of two or three such patients, the
+head and one layer group do as well as all groups do, in about 6/10 of the time.
 """
 
 from __future__ import annotations
@@ -62,15 +61,15 @@ class Rule:
 RULES = (
     Rule(
         pretrained=True,
-        least=8,
+        least=4,
         settings={"name": "differential"},
-        why="the best of the strategies measured, or not told apart from it, at every size from 32 to 400 images",
+        why="the best of the strategies measured, or not told apart from it, at every size from 16 to 400 images",
     ),
     Rule(
         pretrained=True,
         least=0,
         settings={"name": "last_groups", "groups": 1},
-        why="with so few labels the last layer group does as well as all of them, in less time (measured at 8 and 16 images)",
+        why="with so few labels the last layer group does as well as all of them, in less time (measured at 8 images)",
     ),
     Rule(
         pretrained=False,

@@ -95,8 +95,9 @@ class Plan:
         return sum(group.trained for group in self.groups)
 
     def until(self, epoch: int) -> Plan:
-        """What came of it where this was the last epoch: groups whose turn had not come are frozen."""
-        return replace(self, groups=tuple(group if group.from_epoch <= epoch else _unreached(group) for group in self.groups))
+        """What came of it where this epoch was kept: groups whose turn had not come are frozen, but for the head (0: a probe)."""
+        *below, head = self.groups
+        return replace(self, groups=(*(group if group.from_epoch <= epoch else _unreached(group) for group in below), head))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for model.json; options that are not in effect are left out."""

@@ -120,7 +120,7 @@ def _passports(*named: str) -> list[Passport]:
 
     folder = weights_folder()
     beside = [passport for name in named or ("",) for passport in passports.beside(folder, name)]
-    return list({passport.name: passport for passport in (*passports.PASSPORTS, *beside)}.values())
+    return list({(passport.name, passport.file): passport for passport in (*passports.PASSPORTS, *beside)}.values())
 
 
 def _unusable() -> tuple[str, ...]:

@@ -103,7 +103,8 @@ def test_a_name_goes_before_a_source_of_the_same_word(folder: Path) -> None:
 def test_a_source_of_which_several_files_are_here_stands_for_none_of_them(folder: Path) -> None:
     named(folder, "chests", "hands", source="medical")
     expected = (
-        rf"train\.weights: expected one checkpoint for resnet10 that medical stands for, found chests, hands in {folder}; name"
+        r"train\.weights: expected one checkpoint for resnet10 that medical stands for, "
+        rf"found chests \(chests.safetensors\), hands \(hands.safetensors\) in {folder}; name"
     )
     with pytest.raises(WeightsError, match=expected):
         find("medical", "resnet10")
@@ -111,11 +112,21 @@ def test_a_source_of_which_several_files_are_here_stands_for_none_of_them(folder
     assert find("medical", "resnet10").passport.name == "hands"
 
 
+def test_two_files_of_one_name_are_not_told_apart_by_their_order(folder: Path) -> None:
+    named(folder, "chests", "hands", source="medical")
+    path = folder / "hands.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "name": "chests"}))
+    with pytest.raises(
+        WeightsError, match=r"found chests \(chests.safetensors\), chests \(hands.safetensors\) .* a name of its own"
+    ):
+        find("chests", "resnet10")
+
+
 def test_a_published_file_goes_before_added_ones_of_its_source(folder: Path) -> None:
     named(folder, "aardvark", "beetle", source="imagenet")
     for path in (folder / "aardvark.json", folder / "beetle.json"):
         path.write_text(json.dumps({**json.loads(path.read_text()), "backbone": "resnet18"}))
-    with pytest.raises(WeightsError, match="found aardvark, beetle"):
+    with pytest.raises(WeightsError, match=r"found aardvark \(.*\), beetle \(.*\) in"):
         find("imagenet", "resnet18", download=False)
     (folder / "resnet18-f37072fd.pth").write_bytes(b"")
     assert find("imagenet", "resnet18").passport.name == "torchvision-resnet18-v1"

@@ -281,10 +281,10 @@ def test_sizes_make_a_learning_curve_and_the_verdict_is_on_the_largest(paths: Pa
 def test_recommended_is_one_curve_whatever_it_comes_to(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[Any] = []
     monkeypatch.setattr(comparison_plots, "draw", lambda *given: drawn.append(given) or {})
-    summary = compare.run(config(sizes=[8, 20], strategies=["recommended"], seeds=[1]), paths)
+    summary = compare.run(config(sizes=[6, 20], strategies=["recommended"], seeds=[1]), paths)
     assert [way.label for way in summary.ways] == ["recommended: last_groups", "recommended: differential"]
     ((curves, final, _),) = drawn
-    assert {name: [point.images for point in points] for name, points in curves.items()} == {"recommended": [8, 20]}
+    assert {name: [point.images for point in points] for name, points in curves.items()} == {"recommended": [6, 20]}
     assert [point.name for point in final] == ["recommended"]
 
 

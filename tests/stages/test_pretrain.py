@@ -68,7 +68,7 @@ def test_a_name_that_stands_for_other_weights_is_refused_before_any_epoch(
 def test_a_passport_of_a_file_of_another_kind_is_not_replaced(paths: Paths, tmp_path: Path) -> None:
     held = save_another(tmp_path / "weights", "ours", "medical")
     held.path.rename(held.path.with_suffix(".pt"))
-    with pytest.raises(TrainingError, match=r"pretrain\.name: expected a name that is free, .*ours\.json is there"):
+    with pytest.raises(TrainingError, match=r"pretrain\.name: expected a free name, .*ours\.json came from another training"):
         pretrain.run(config(name="ours"), paths)
 
 
@@ -160,7 +160,7 @@ def test_running_twice_gives_the_same_bytes(paths: Paths, tmp_path: Path) -> Non
 
 def test_weights_of_another_training_are_not_replaced(paths: Paths, tmp_path: Path) -> None:
     save_tiny(tmp_path / "weights", seed=4)
-    with pytest.raises(TrainingError, match=r"pretrain.name: expected a name that is free, .*tiny.safetensors is there"):
+    with pytest.raises(TrainingError, match=r"pretrain.name: expected a free name, .*tiny.safetensors and .*tiny.json came from"):
         pretrain.run(config(name="tiny"), paths)
 
 

@@ -7,7 +7,7 @@ from torch import nn
 from pipelines.models import backbones
 from pipelines.models.backbones import BACKBONES
 from pipelines.models.provenance import Normalisation
-from pipelines.transfer.batch_norm import Frozen, batch_norms, freeze_batch_norm
+from pipelines.transfer.batch_norm import FrozenBatchNorm, batch_norms, freeze_batch_norm
 
 NORMALISATION = Normalisation((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 
@@ -24,7 +24,7 @@ def test_frozen_batch_norm_neither_adapts_nor_learns_in_training_mode(name: str)
     after = network.state_dict()
     assert list(after) == list(before)
     assert all(torch.equal(before[key], after[key]) for key in before)
-    frozen = [module for module in network.modules() if isinstance(module, Frozen)]
+    frozen = [module for module in network.modules() if isinstance(module, FrozenBatchNorm)]
     assert len(frozen) == norms > 0
     assert not any(module.training or parameter.requires_grad for module in frozen for parameter in module.parameters())
     assert all(parameter.grad is None for module in frozen for parameter in module.parameters())
@@ -70,6 +70,6 @@ def test_frozen_batch_norm_keeps_the_activation_that_timm_puts_into_it() -> None
     norm.running_mean.fill_(0.3)
     expected = network(images)
     freeze_batch_norm(network)
-    assert all(isinstance(frozen, Frozen) for frozen in batch_norms(network))
+    assert all(isinstance(frozen, FrozenBatchNorm) for frozen in batch_norms(network))
     assert torch.equal(network.train().trunk(images), network.eval().trunk(images))
     assert torch.equal(network(images), expected)

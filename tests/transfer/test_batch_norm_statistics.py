@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from pipelines.transfer.batch_norm import Frozen, adapt, batch_norms, freeze_batch_norm
+from pipelines.transfer.batch_norm import FrozenBatchNorm, adapt, batch_norms, freeze_batch_norm
 
 
 def images(*values: float) -> torch.Tensor:
@@ -38,7 +38,7 @@ def test_a_frozen_batch_norm_can_be_adapted_and_is_frozen_again() -> None:
     freeze_batch_norm(network)
     adapt(network, [images(1.0, 1.0)])
     (norm,) = batch_norms(network)
-    assert isinstance(norm, Frozen)
+    assert isinstance(norm, FrozenBatchNorm)
     before = norm.running_mean.clone()
     network.train()(images(9.0, 9.0))
     assert before.item() == norm.running_mean.item() == 1.0
@@ -48,4 +48,4 @@ def test_only_the_batch_norms_that_are_named_are_frozen() -> None:
     first, second = nn.BatchNorm2d(1), nn.BatchNorm2d(1)
     network = nn.Sequential(first, second)
     freeze_batch_norm(network, only={id(second)})
-    assert [isinstance(norm, Frozen) for norm in batch_norms(network)] == [False, True]
+    assert [isinstance(norm, FrozenBatchNorm) for norm in batch_norms(network)] == [False, True]

@@ -31,7 +31,7 @@ def test_every_rule_recommends_what_the_table_of_strategies_takes(rule: object) 
     check_settings(answer.settings)
 
 
-@pytest.mark.parametrize("fewest", [0, 1, 7, 8, 200])
+@pytest.mark.parametrize("fewest", [0, 1, 3, 4, 200])
 @pytest.mark.parametrize("pretrained", [True, False])
 def test_there_is_a_recommendation_for_every_size(fewest: int, pretrained: bool) -> None:
     answer = recommend(section(), Fingerprint(2 * fewest, 2 * fewest, fewest, pretrained))
@@ -39,7 +39,7 @@ def test_there_is_a_recommendation_for_every_size(fewest: int, pretrained: bool)
 
 
 def test_few_labels_call_for_fewer_groups() -> None:
-    few, more = (recommend(section(), Fingerprint(100, 90, fewest, True)).settings for fewest in (7, 8))
+    few, more = (recommend(section(), Fingerprint(100, 90, fewest, True)).settings for fewest in (3, 4))
     assert (few.name, few.groups) == ("last_groups", 1)
     assert (more.name, more.groups) == ("differential", None)
 
@@ -60,6 +60,7 @@ def test_it_is_among_the_winners_of_every_size_that_was_measured(repository: Pat
     from scipy import stats
 
     table = pd.read_csv(repository / "benchmarks" / "label_efficiency.csv")
+    assert not table.duplicated(["task", "method", "size", "seed"]).any()
     wide = table.pivot_table(index=["task", "size", "seed", "fewest"], columns="method", values="auroc")
     taken = [recommend(section(), Fingerprint(size, size, fewest, True)).settings.name for _, size, _, fewest in wide.index]
     own = pd.Series([wide.loc[draw, name] for draw, name in zip(wide.index, taken, strict=True)], wide.index)
@@ -75,6 +76,6 @@ def test_it_is_among_the_winners_of_every_size_that_was_measured(repository: Pat
 
 
 def test_options_that_are_set_are_neither_overruled_nor_misreported() -> None:
-    answer = recommend(section(groups=3), Fingerprint(12, 12, 4, True))
+    answer = recommend(section(groups=3), Fingerprint(12, 12, 3, True))
     assert (answer.settings.name, answer.settings.groups) == ("last_groups", 3)
     assert answer.line.startswith("recommended: last_groups for ")

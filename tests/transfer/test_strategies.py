@@ -60,7 +60,7 @@ def test_groups_are_unfrozen_from_head_to_stem_every_so_many_epochs() -> None:
     assert [group.from_epoch for group in worked_out.groups] == [16, 13, 10, 7, 4, 1]
 
 
-def test_groups_whose_turn_had_not_come_when_training_ended_did_not_learn() -> None:
+def test_groups_whose_turn_had_not_come_in_the_epoch_that_was_kept_did_not_learn() -> None:
     worked_out = plan(make(), section("gradual", unfreeze_every=3, batch_norm="trained"))
     ended = worked_out.until(4)
     assert [bool(group.trained) for group in ended.groups] == [bool(group.learning_rate) for group in ended.groups]
@@ -68,6 +68,7 @@ def test_groups_whose_turn_had_not_come_when_training_ended_did_not_learn() -> N
     assert [group.batch_norm for group in ended.groups] == ["frozen"] * 4 + ["trained", None]
     assert ended.trained == sum(group.trained for group in worked_out.groups[-2:])
     assert worked_out.until(16) == worked_out
+    assert [bool(group.trained) for group in plan(make(), section("lp_ft")).until(0).groups] == [False] * 5 + [True]
 
 
 def test_a_batch_norm_in_a_group_that_does_not_learn_is_frozen_whatever_is_said() -> None:
