@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import median
 
 WARM = 2  # steps before the clock starts
-NAMES = {"mobilenet_v2": 16, "resnet18": 16, "densenet121": 8}  # and images in a batch of 224 pixels
+NAMES = {"mobilenet_v2": 16, "resnet18": 16}  # and images in a batch of 224 pixels
 NOTE = """# Memory that a training keeps
 
 `python benchmarks/memory.py --write`: processor time of training steps on the CPU (one thread, 224 pixels, fp32), with freed
