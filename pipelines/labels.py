@@ -19,6 +19,11 @@ from pipelines.records import Head, Task
 
 UNKNOWN = frozenset({"", "nan", "na", "n/a", "null"})
 NUMBERS = {"0": 0.0, "0.0": 0.0, "1": 1.0, "1.0": 1.0, "false": 0.0, "true": 1.0}
+_PERSONAL = {
+    *("name", "names", "surname", "address", "street", "city", "zip", "postcode", "phone", "telephone", "email", "mail"),
+    *("birth", "birthdate", "dob", "date", "datetime", "time", "physician", "operator", "institution"),
+    *("comment", "comments", "report", "text", "note", "notes"),
+}
 LARGEST = 3e38  # of a number that fits into 32 bits
 MOST_CLASSES = 20
 _NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
@@ -78,7 +83,7 @@ def declare(table: LabelTable, known: TaskSection | None = None) -> TaskSection:
 
 
 def unused(table: LabelTable, task: Task) -> tuple[str, ...]:
-    """The columns that look like labels, and not like facts of a person or an examination, and are of no task of these."""
+    """The columns that look like labels, not like names, contacts, dates or free text, and are of no task of these."""
     return tuple(
         name
         for name, cells in table.columns.items()
@@ -244,8 +249,8 @@ def _could_be_labels(cells: tuple[str, ...]) -> bool:
 
 
 def _is_personal(column: str) -> bool:
-    name = squashed(column)
-    return any(part in name for part in ("name", "birth", "date", "time", "address", "phone", "comment", "report", "physician"))
+    words = {word.casefold() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[^\W\d_A-Z]+", column)}
+    return bool(words & _PERSONAL)
 
 
 def _is_identifier(column: str) -> bool:

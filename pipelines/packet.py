@@ -219,8 +219,8 @@ def _cautions(packet: Packet, counted: Flow) -> list[str]:
         )
     adapted = packet.card.training.get("adaptation")
     if adapted:
-        said.append(f"The model was adapted to {_target(adapted)}: {adapted['says']}. {_of_target(packet, adapted)}".rstrip())
-    if not (adapted and adapted["sites"]) and packet.cohort.loc[packet.cohort["part"].notna(), "site"].nunique() < 2:
+        said.append(f"The model was adapted to {_target(adapted)}: {adapted['says']}. {_of_target(packet, adapted)}")
+    if not (adapted and adapted["sites"]) and _seen(packet, adapted)["site"].nunique() < 2:
         said.append("All images come from one site. Performance elsewhere is unknown.")
     if alarmed := _alarmed(packet.shortcuts):
         said.append(
@@ -241,15 +241,20 @@ def _cautions(packet: Packet, counted: Flow) -> list[str]:
     return said
 
 
+def _seen(packet: Packet, adapted: Mapping[str, Any] | None) -> pd.DataFrame:
+    """The images that the model was developed on: those of the parts, and with an adaptation those without labels."""
+    return packet.cohort if adapted else packet.cohort[packet.cohort["part"].notna()]
+
+
 def _target(adapted: Mapping[str, Any]) -> str:
     """What a model was adapted to: a hospital that was named, or images of anywhere."""
     return "another hospital without labels" if adapted["sites"] else "the images without labels"
 
 
 def _of_target(packet: Packet, adapted: Mapping[str, Any]) -> str:
-    """How far the figures are those of the hospital that a model was adapted to, where one was named."""
+    """How far the figures are those of what a model was adapted to."""
     if not adapted["sites"]:
-        return ""
+        return "No test image is among them."
     test = packet.cohort[packet.cohort["part"] == "test"]
     there = test["site"].isin(adapted["sites"]).to_numpy()
     if not there.any():

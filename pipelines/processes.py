@@ -136,9 +136,9 @@ def _end_with_parent() -> None:
 def keep_memory() -> None:
     """Keep what this process frees, instead of handing it back to the system only to be given it again, page by page.
 
-    A step of a training on the CPU takes and frees hundreds of megabytes several times over, and drawing a phantom tens; up to
-    a quarter of the time goes into that (benchmarks/memory.md). Only glibc has the switch (mallopt(3)); elsewhere nothing
-    happens. The numbers that are computed are the same.
+    A step of a training on the CPU takes and frees hundreds of megabytes several times over, and up to a quarter of its time
+    goes into that; to keep them takes up to a tenth more memory (benchmarks/memory.md). Only glibc has the switch (mallopt(3));
+    elsewhere nothing happens. The numbers that are computed are the same.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import evaluated_workspace
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -293,12 +294,18 @@ def test_which_test_images_are_of_the_hospital_that_a_model_was_adapted_to(
     assert said in words
 
 
-def test_a_model_that_was_adapted_to_images_of_anywhere_is_not_said_to_be_of_another_hospital(facts: dict[str, Packet]) -> None:
+@pytest.mark.parametrize("method", ["coral", "adabn"])
+@pytest.mark.parametrize("unlabelled", ["here", "there"])
+def test_a_model_that_was_adapted_to_images_of_anywhere_is_not_said_to_be_of_another_hospital(
+    facts: dict[str, Packet], method: str, unlabelled: str
+) -> None:
     given = facts["binary"]
-    told = {"method": "coral", "describes": "", "learnt_images": 5, "learnt_patients": 4, "says": "helped", "warnings": []}
+    told = {"method": method, "describes": "", "learnt_images": 5, "learnt_patients": 4, "says": "helped", "warnings": []}
     training = {**given.card.training, "adaptation": {**told, "sites": []}}
-    cohort = given.cohort.assign(site="here")
+    cohort = given.cohort.assign(site=np.where(given.cohort["part"].isna(), unlabelled, "here"))
+    assert cohort["part"].isna().any()
     words = Page(packet.render(replace(given, cohort=cohort, card=replace(given.card, training=training)))).words
-    assert "The model was adapted to the images without labels: helped. All images come from one site." in words
+    assert "The model was adapted to the images without labels: helped. No test image is among them." in words
+    assert ("All images come from one site." in words) == (unlabelled == "here")
     assert "adapted with 5 radiographs of 4 patients, without labels" in words
-    assert "hospital" not in words.split("Model")[0].split("adapted")[1]
+    assert not any(told in words for told in ("that hospital", "another hospital", "a hospital"))

@@ -78,12 +78,12 @@ def find(weights: str, backbone: str, *, download: bool = True, key: str = KEY) 
     fitting = answering(weights, (passport for passport in known if passport.backbone == backbone))
     if not fitting:
         raise WeightsError(f"{key}: {_unknown(weights, backbone, answering(weights, known), folder)}")
-    if here := [passport for passport in fitting if (folder / passport.file).is_file()]:
+    if here := list({(own.name, own.file): own for own in fitting if (folder / own.file).is_file()}.values()):
         if len(here) > 1 and here[0] not in PASSPORTS:
             found = ", ".join(f"{passport.name} ({passport.file})" for passport in here)
             raise WeightsError(
                 f"{key}: expected one checkpoint for {backbone} that {weights} stands for, found {found} in {folder}; "
-                "name one of them, or give each a name of its own"
+                "name one of them, or change `name` in the .json of one"
             )
         return Found(here[0], folder / here[0].file)
     published = next((passport for passport in fitting if passport.url), None)

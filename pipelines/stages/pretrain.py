@@ -37,7 +37,7 @@ class PretrainSummary:
 
     Attributes:
         weights: the name by which `train.weights` finds them.
-        held_out: images of validation and test patients, which were not looked at.
+        held_out: images that share a patient, a study or pixels with the validation and test part, not looked at.
         losses: of the first and the last epoch.
         spread: of the features' directions, 0…1; see `Pretrained`.
         resumed_from_epoch: the last epoch of an interrupted run, or None.
@@ -168,7 +168,7 @@ def _check_free(name: str, identity: str) -> None:
     if held and identity[:16] not in notes.get(name, ""):
         raise TrainingError(
             f"params.yaml pretrain.name: expected a free name, {' and '.join(map(str, held))} came from another training; "
-            "choose another name, or delete that"
+            "choose another name, or delete what is there"
         )
 
 

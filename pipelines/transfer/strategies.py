@@ -97,7 +97,8 @@ class Plan:
     def until(self, epoch: int) -> Plan:
         """What came of it where this epoch was kept: groups whose turn had not come are frozen, but for the head (0: a probe)."""
         *below, head = self.groups
-        return replace(self, groups=(*(group if group.from_epoch <= epoch else _unreached(group) for group in below), head))
+        below = [group if group.from_epoch <= epoch else _unreached(group) for group in below]
+        return replace(self, groups=(*below, head if epoch else replace(head, learning_rate=0.0)))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for model.json; options that are not in effect are left out."""

@@ -116,10 +116,11 @@ def test_two_files_of_one_name_are_not_told_apart_by_their_order(folder: Path) -
     named(folder, "chests", "hands", source="medical")
     path = folder / "hands.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "name": "chests"}))
-    with pytest.raises(
-        WeightsError, match=r"found chests \(chests.safetensors\), chests \(hands.safetensors\) .* a name of its own"
-    ):
+    with pytest.raises(WeightsError, match=r"found chests \(chests.safetensors\), chests \(hands.safetensors\) .* change `name`"):
         find("chests", "resnet10")
+    path.unlink()
+    (folder / "chests-copied.json").write_text((folder / "chests.json").read_text())  # one file, told of twice
+    assert find("chests", "resnet10").path == folder / "chests.safetensors"
 
 
 def test_a_published_file_goes_before_added_ones_of_its_source(folder: Path) -> None:

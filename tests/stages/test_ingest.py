@@ -380,12 +380,12 @@ def test_the_source_can_come_from_the_configuration(paths: Paths, source: Path) 
 
 
 def test_columns_that_are_of_no_task_are_named_with_what_would_take_them(paths: Paths, source: Path) -> None:
-    header = "SOPInstanceUID,file,pneumonia,age_years,grade,PatientName,birth_date,StudyDate,empty"
-    table = f"{header}\n{ROOT}.1.1,a,1,44,mild,Doe,1970,2020,\n{ROOT}.1.3,b,0,51,none,Roe,1969,2021,\n"
+    header = "SOPInstanceUID,file,pneumonia,age_years,grade,PatientName,birth_date,StudyDate,DATE,empty,consolidated"
+    table = f"{header}\n{ROOT}.1.1,a,1,44,mild,Doe,1970,2020,7,,3\n{ROOT}.1.3,b,0,51,none,Roe,1969,2021,8,,4\n"
     summary = run(paths, source, table)
-    assert summary.unused == ("age_years", "grade")
+    assert summary.unused == ("age_years", "grade", "consolidated")
     assert (
-        "columns age_years, grade of the label table are of no task: to learn them besides, name them in task.also"
+        "columns age_years, grade, consolidated of the label table are of no task: to learn them besides, name them in task.also"
         in summary.describe()
     )
 

@@ -68,7 +68,9 @@ def test_groups_whose_turn_had_not_come_in_the_epoch_that_was_kept_did_not_learn
     assert [group.batch_norm for group in ended.groups] == ["frozen"] * 4 + ["trained", None]
     assert ended.trained == sum(group.trained for group in worked_out.groups[-2:])
     assert worked_out.until(16) == worked_out
-    assert [bool(group.trained) for group in plan(make(), section("lp_ft")).until(0).groups] == [False] * 5 + [True]
+    probe = plan(make(), section("lp_ft")).until(0)
+    assert [bool(group.trained) for group in probe.groups] == [False] * 5 + [True]
+    assert not any(group.learning_rate for group in probe.groups)
 
 
 def test_a_batch_norm_in_a_group_that_does_not_learn_is_frozen_whatever_is_said() -> None:
