@@ -208,6 +208,7 @@ def report(table: pd.DataFrame) -> str:
         if len(rows):
             lines += [f"## {question.title}", "", *of_task(rows), ""]
             lines += [f"![AUROC over the number of training images](label_efficiency-{task}.svg)", ""]
+            lines += ["Drawn are means over every seed.", ""]
     lines += [
         "Every training is a row of `label_efficiency.csv`. Run again: `python benchmarks/label_efficiency.py` (it goes on where",
         f"it stopped; the rows here took {table['seconds'].sum() / 60:.0f} minutes of training and testing in all).",
@@ -311,6 +312,9 @@ def draw(table: pd.DataFrame, name: str) -> None:
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(figsize=(8.5, 5), layout="constrained")
+    # a mean over some of the seeds cannot stand beside one over all
+    seeds = table.groupby(["method", "size"])["seed"].transform("nunique")
+    table = table[seeds == table.groupby("size")["seed"].transform("nunique")]
     shown = [method for method in METHODS if method in set(table["method"])]
     colours = plt.get_cmap("tab20")
     default = with_recommended(table)
