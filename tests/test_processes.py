@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from prerequisites import absent
 
 from pipelines import processes
 
@@ -35,7 +36,7 @@ def test_memory_that_is_kept_is_not_asked_for_again() -> None:
     for how in ("kept", "given back"):
         done = subprocess.run([sys.executable, "-c", STEPS, how], capture_output=True, text=True, check=False)
         if done.returncode == 3:
-            pytest.skip("the C library has no mallopt")
+            absent("the C library has no mallopt")
         assert done.returncode == 0, done.stderr
         pages.append(int(done.stdout))
     kept, given_back = pages
