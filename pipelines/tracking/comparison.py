@@ -88,13 +88,14 @@ def _parent(config: Config, results: Sequence[Result], found: Contest) -> _Entry
     identities = sorted(result.identity or result.trial.name for result in results)
     settings = config.compare.model_dump(mode="json", exclude={"runner", "workers", "mlflow"})
     decided = "\n".join([*identities, repr(sorted(settings.items()))])
+    networks = dict.fromkeys(result.trial.source.rpartition("@")[0] for result in results)
     metrics: dict[str, float | None] = {}
     for way in found.final:
         for name, interval in (("auroc", way.auroc), ("over_scratch", way.over_scratch)):
             if interval is not None:
                 metrics |= {f"{way.label}/{name}{end}": getattr(interval, key) for end, key in _ENDS}
     return _Entry(
-        name=f"compare {config.train.backbone}",
+        name=f"compare {', '.join(networks)}",
         identity=hashlib.sha256(decided.encode()).hexdigest(),
         parameters={f"compare.{key}": value for key, value in settings.items()},
         metrics={**metrics, "best_auroc": found.final[0].auroc.value},

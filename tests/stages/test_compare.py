@@ -364,13 +364,15 @@ def logged(paths: Paths) -> Paths:
 
 
 def test_every_training_is_a_run_below_one_parent_and_is_there_once(logged: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = config(strategies=["feature_extraction", "scratch", "lora"], mlflow=True)
+    sources = {"train": {"backbone": "resnet18"}, "sources": ["resnet10@tiny"]}  # what train would take is not in it
+    settings = config(**sources, strategies=["feature_extraction", "scratch", "lora"], mlflow=True)
     summary = compare.run(settings, logged)
     compare.run(settings, logged)
     client = MlflowClient(tracking_uri=tracking_store.local_uri(logged))
     (experiment,) = [each for each in client.search_experiments() if each.name == "radtransfer"]
     runs = client.search_runs([experiment.experiment_id])
     (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    assert parent.info.run_name == "compare resnet10"
     children = [run for run in runs if run is not parent]
     assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent.info.run_id}
     assert len(children) == 6
