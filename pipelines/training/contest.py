@@ -43,6 +43,7 @@ class Way:
         behind: the best one minus this one.
         probe: which that is, by its label.
         passes: images through the backbone in one training, median over seeds; likewise `seconds`.
+        unfinished: seeds whose best epoch was the last one that train.epochs allows.
         agreement: see `training.forgetting`; medians over seeds.
         settings: where those of its training differ from params.yaml, but for the seed; where draws differ in what
             `recommended` came to, that is left to be recommended.
@@ -66,6 +67,7 @@ class Way:
     seconds: float
     trained: int
     parameters: int
+    unfinished: int
     agreement: float | None
     divergence: float | None
     unmeasured: str | None
@@ -149,6 +151,7 @@ def said(ways: Sequence[Way], *, seeds: int) -> list[str]:
     tied = [way.title for way in rest if way.tied]
     lines = [f"best: {best.title}" + (f"; not to be told apart from it: {', '.join(tied)}" if tied else "")]
     lines += _of_transfer([way for way in ways if way.over_scratch], several=len({way.backbone for way in ways}) > 1)
+    lines += [_unfinished(way, seeds) for way in rest if way.strategy == SCRATCH and _may_gain(way, seeds)]
     titles = {way.label: way.title for way in ways}
     lines += [_verdict(way, way.over_probe, titles[way.probe]) for way in ways if way.probe]
     if cheaper := [way for way in rest if way.tied and _worth_it(way, best)]:
@@ -177,6 +180,22 @@ def _of_transfer(transferred: Sequence[Way], *, several: bool) -> list[str]:
         rival = "training the same network from scratch" if several else FROM_SCRATCH
         lines.append(f"nothing here is shown to be better than {rival}")
     return lines
+
+
+def _may_gain(scratch: Way, seeds: int) -> bool:
+    """Whether more epochs may take from the gain over it: what starts from nothing learns for longer than what transfers."""
+    return _by_chance(scratch) or 2 * scratch.unfinished >= seeds
+
+
+def _by_chance(way: Way) -> bool:
+    return way.auroc.low is None or way.auroc.low <= 0.5
+
+
+def _unfinished(scratch: Way, seeds: int) -> str:
+    found = "is not told from chance"
+    if not _by_chance(scratch):
+        found = "was best at its last epoch" + (f" with {scratch.unfinished} of {seeds} seeds" if seeds > 1 else "")
+    return f"{scratch.title} {found}: given more epochs (train.epochs) it may come closer, and transfer be worth less"
 
 
 def _worth_it(way: Way, best: Way) -> bool:
@@ -228,6 +247,7 @@ def _way(group: Sequence[Result], whole: Sequence[Sequence[Result]], found: Cros
         seconds=median(result.seconds for result in group),
         trained=first.trained,
         parameters=first.parameters,
+        unfinished=sum(result.best_epoch == (result.settings or {}).get("epochs") for result in group),
         agreement=median(each.agreement or 0.0 for each in forgotten) if forgotten else None,
         divergence=median(each.divergence or 0.0 for each in forgotten) if forgotten else None,
         unmeasured=first.forgetting.unmeasured if first.forgetting else None,

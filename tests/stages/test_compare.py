@@ -95,6 +95,7 @@ def test_every_way_is_trained_with_every_seed_and_compared(compared: Compared) -
     assert ways["full"].over_scratch.value == pytest.approx(gain)
     assert ways["full"].over_probe.value == pytest.approx(ways["full"].auroc.value - ways["feature_extraction"].auroc.value)
     assert summary.ways[0].behind.value == 0
+    assert {way.unfinished for way in summary.ways if way.strategy != "feature_extraction"} == {len(SEEDS)}  # of one epoch
     described = summary.describe()
     assert f"best: {summary.ways[0].title}" in described
     assert "radtransfer evaluate` says on the test part how good it is" in described

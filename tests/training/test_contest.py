@@ -28,6 +28,7 @@ def a_way(
     behind: float,
     seconds: float = 10,
     source: str = "net@weights",
+    unfinished: int = 0,
 ) -> Way:
     return Way(
         title=title,
@@ -48,6 +49,7 @@ def a_way(
         seconds=seconds,
         trained=1,
         parameters=2,
+        unfinished=unfinished,
         agreement=None,
         divergence=None,
         unmeasured=None,
@@ -177,6 +179,33 @@ def test_few_seeds_are_said_to_widen_the_intervals(seeds: int, warned: bool) -> 
 
 def test_one_seed_is_warned_of() -> None:
     assert said(the_ways(0.9, 0.8, 0.7), seeds=1)[-1].startswith("one seed: the luck of the seed is not in these intervals")
+
+
+@pytest.mark.parametrize(
+    ("seeds", "unfinished", "behind", "told"),
+    [
+        (5, 3, 0.2, "from scratch was best at its last epoch with 3 of 5 seeds: "),
+        (1, 1, 0.2, "from scratch was best at its last epoch: "),
+        (5, 2, 0.2, None),
+        (5, 5, 0, None),
+    ],
+    ids=["most seeds", "the only seed", "few seeds", "it is the best anyway"],
+)
+def test_scratch_that_was_still_learning_is_said_to_flatter_transfer(
+    seeds: int, unfinished: int, behind: float, told: str | None
+) -> None:
+    scratch = a_way("scratch", "from scratch", scratch=None, probe=None, behind=behind, unfinished=unfinished)
+    full = a_way("full", "all layers", scratch=0.2, probe=None, behind=0.0 if behind else 0.2, unfinished=seeds)
+    lines = [line for line in said([full, scratch] if behind else [scratch, full], seeds=seeds) if "last epoch" in line]
+    assert (len(lines), [told]) == (1, [line[: len(told)] for line in lines]) if told else not lines
+
+
+def test_scratch_that_learnt_nothing_is_said_to_flatter_transfer() -> None:
+    *others, scratch = the_ways(0.95, 0.9, 0.5)
+    chance = replace(scratch, auroc=Interval(0.51, 0.47, 0.55))
+    assert not any("more epochs" in line for line in said([*others, scratch], seeds=5))
+    (line,) = [line for line in said([*others, chance], seeds=5) if "more epochs" in line]
+    assert line.startswith("from scratch is not told from chance: given more epochs (train.epochs) it may come closer")
 
 
 def test_where_nothing_starts_from_scratch_its_gain_is_not_spoken_of() -> None:
