@@ -5,15 +5,17 @@
 Children's chest radiographs (Kermany et al. 2018), MobileNetV2 at 224 pixels, two questions: pneumonia or not, which is easy,
 and whether it is viral or bacterial, which is hard. Training images are drawn from the patients that are not of the test part,
 half of them positive (see `children.drawn`). All labelled images are learnt from: there is no validation part to stop on, the
-number of epochs is fixed for each size, and the epoch kept is judged on the training images. Results are appended to
-label_efficiency.csv after each training, so that a second call goes on where the first one stopped; rows of other settings
-than today's are left alone and not counted.
+number of epochs is fixed for each size (from scratch, which learns more slowly, there are at least as many steps as at the
+largest), and the epoch kept is judged on the training images. Results are appended to label_efficiency.csv after each
+training, so that a second call goes on where the first one stopped; rows of other settings than today's are left alone and
+not counted.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import math
 import os
 import time
 from collections.abc import Sequence
@@ -41,6 +43,7 @@ from pipelines.transfer.strategies import STRATEGIES, plan
 RESULTS = HERE / "label_efficiency.csv"
 EPOCHS = {8: 30, 16: 30, 32: 20, 64: 15, 128: 10, 256: 8, 400: 6}  # small sets get more passes, at a bounded cost
 BATCH = {8: 8, 16: 8, 32: 8, 64: 16, 128: 16, 256: 16, 400: 16}
+LEAST_STEPS = 150  # from scratch: with only the steps that transfer needs, it would be judged half learnt
 JUDGED = 16  # training images that choose among the epochs
 SEEDS = tuple(range(children.FOLDS))
 COLUMNS = ("settings", "task", "method", "size", "seed", "fewest", "auroc", "epochs", "seconds")
@@ -79,19 +82,21 @@ QUESTIONS = {
     "pneumonia": Question("Pneumonia or not: 400 fixed test radiographs", (8, 16, 32, 64, 128, 400), folds=False),
     "etiology": Question(
         "Viral or bacterial pneumonia: 400 radiographs, a fifth of them the test part of each seed",
-        (16, 32, 64, 128, 256),
+        (16, 64, 256),
         folds=True,
     ),
 }
 
 
 def settings_for(method: str, size: int, seed: int) -> TrainSection:
+    least = math.ceil(LEAST_STEPS / math.ceil(size / BATCH[size])) if method == REFERENCE else 0
+    epochs = max(EPOCHS[size], least)
     return TrainSection.model_validate(
         {
             "backbone": "mobilenet_v2",
             "strategy": METHODS[method],
-            "epochs": EPOCHS[size],
-            "patience": EPOCHS[size],
+            "epochs": epochs,
+            "patience": epochs,
             "batch_size": BATCH[size],
             "seed": seed,
             "device": "cpu",
@@ -155,7 +160,7 @@ def stored() -> pd.DataFrame:
 def results() -> pd.DataFrame:
     """The rows measured with today's settings."""
     table = stored()
-    todays = {(task, identity(task, method, size)) for task, method, size in itertools.product(QUESTIONS, METHODS, EPOCHS)}
+    todays = {(task, identity(task, method, size)) for task in QUESTIONS for method in METHODS for size in QUESTIONS[task].sizes}
     return table[[row in todays for row in zip(table["task"], table["settings"], strict=True)]]
 
 
@@ -197,7 +202,10 @@ def report(table: pd.DataFrame) -> str:
         "MobileNetV2 at 224 pixels from ImageNet weights, or from scratch; every strategy with its default learning rates;",
         f"patients are never in both parts; fp32. `{RECOMMENDED}` is the row of what it comes to for each draw's patients:",
         f"{resolved(table)}.",
-        "Epochs: " + ", ".join(f"{epochs} at {size}" for size, epochs in EPOCHS.items()) + ".",
+        "Epochs: " + ", ".join(f"{epochs} at {size}" for size, epochs in EPOCHS.items()) + f"; `{REFERENCE}` takes at least",
+        f"{LEAST_STEPS} steps. The epoch kept is chosen on {JUDGED} of the training images. Not measured: `lora`, which needs a",
+        "transformer, and batch norm, regularisers and rates other than each strategy's own. The rule of",
+        f"`{RECOMMENDED}` was read off the first of these rows, so that its standing here is not a test of it on new data.",
         "",
         "**Bold** is the best mean of a column. A star: not told apart from it, the 95% interval of the difference on the same",
         "draws holds 0; where there is none, that is not corrected for looking at many methods.",

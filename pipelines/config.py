@@ -154,7 +154,7 @@ class StrategySection(Section):
     """how to transfer; null takes the strategy's default, and a strategy refuses what it has no use for"""
 
     name: StrategyName = Field(
-        "differential",
+        "recommended",
         description="recommended (by the size of the data), feature_extraction, head_only, last_groups, gradual, lp_ft, full, "
         "differential, auto_rgn, lora, l2_sp or scratch",
     )

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from pipelines.config import Policy
+from pipelines.metrics.intervals import FEWEST
 from pipelines.records import HARMED
 
 
@@ -58,7 +59,7 @@ class Verdict:
 def _discrimination(policy: Policy, evidence: Evidence) -> tuple[bool, str]:
     least, low = policy.min_auroc_lower_bound, evidence.auroc_low
     passed = low is not None and low >= least
-    return passed, f"lower end of the 95% interval of the test AUROC: expected at least {least:g}, got {_number(low)}"
+    return passed, f"lower end of the 95% interval of the test AUROC: expected at least {least:g}, got {_end(low)}"
 
 
 def _calibration(policy: Policy, evidence: Evidence) -> tuple[bool, str]:
@@ -93,12 +94,12 @@ def _shortcuts(policy: Policy, evidence: Evidence) -> tuple[bool, str]:
     rival = f"the best shortcut ({evidence.shortcut})" if evidence.shortcut else "the best shortcut"
     words = f"lower end of the 95% interval of the test AUROC minus that of {rival}: "
     if least is None:
-        return True, f"{words}got {_number(low)} (not required by the policy)"
-    found = _number(low)
+        return True, f"{words}got {_end(low)} (not required by the policy)"
+    found = _end(low)
     passed = low is not None and low >= least
     if len(evidence.shortcut_gains_low) > 1:
         short = {name: low for name, low in evidence.shortcut_gains_low.items() if low is None or low < least}
-        beside = ", ".join(f"{_number(low)} for {name}" for name, low in short.items())
+        beside = ", ".join(f"{_end(low)} for {name}" for name, low in short.items())
         found += f" on average, and {beside}" if short else " on average, and no less for any output"
         passed = passed and not short
     doubt = "" if passed else "; what the model knows, a shortcut may know too"
@@ -141,3 +142,8 @@ def _unless_waived(required: bool, passed: bool, words: str) -> tuple[bool, str]
 
 def _number(value: float | None) -> str:
     return "nothing: it is undefined" if value is None else f"{value:.4g}"
+
+
+def _end(value: float | None) -> str:
+    """Of an interval."""
+    return f"no interval (fewer than {FEWEST} patients of a class)" if value is None else _number(value)

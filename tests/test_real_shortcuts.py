@@ -1,4 +1,4 @@
-"""The shortcut audit on real chest radiographs of adults, whose labels were found in other tools to lie in border and shape."""
+"""The shortcut audit on real chest radiographs, whose labels were found in other tools to lie in border and shape."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ SETTINGS = (
 
 @pytest.fixture(scope="module")
 def adults(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Paths, AuditShortcutsSummary]:
-    home, hospital = tmp_path_factory.mktemp("adults"), shared / "data" / "adult_cxr"
+    return audited(shared / "data" / "adult_cxr", tmp_path_factory.mktemp("adults"))
+
+
+def audited(hospital: Path, home: Path) -> tuple[Paths, AuditShortcutsSummary]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RADTRANSFER_PSEUDONYM_KEY", "a-key-for-tests-only-0123456789abcdef")
         patch.setenv("RADTRANSFER_QUARANTINE", str(home / "quarantine"))
@@ -42,6 +45,13 @@ def test_the_alarm_is_raised_by_what_cannot_see_the_lungs(adults: tuple[Paths, A
     assert "surroundings" in summary.alarms
     assert set(summary.alarms) <= {"border", "surroundings"}
     assert "the label can be told without seeing a finding" in summary.describe()
+
+
+def test_the_alarm_is_raised_by_the_border_and_the_shape_of_childrens_radiographs(
+    shared: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    _, summary = audited(shared / "data" / "paediatric_cxr", tmp_path_factory.mktemp("children"))
+    assert set(summary.alarms) == {"border", "shape", "surroundings"}
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import torch
 from pipelines import files
 from pipelines.imaging.radiograph import Recipe
 from pipelines.imaging.store import open_for_adding, table, write_shard
-from pipelines.models import backbones, passports
+from pipelines.models import backbones, passports, starting
 from pipelines.models.provenance import Normalisation
 from pipelines.paths import Paths
 from pipelines.records import SPLIT
@@ -57,4 +57,16 @@ def save_tiny(folder: Path, seed: int) -> passports.Found:
         source="test",
         licence="Apache-2.0",
         trained_on="nothing",
+    )
+
+
+def save_blind(folder: Path) -> passports.Found:
+    """A network that sees nothing of an image, beside the tiny one."""
+    save_tiny(folder, seed=4)
+    network = starting.start("resnet10", "tiny", outputs=1, dropout=0.0, seed=0).network
+    with torch.no_grad():
+        for parameter in network.trunk.parameters():
+            parameter.mul_(0)
+    return passports.save_backbone(
+        network, folder / "blind.safetensors", name="blind", source="test", licence="none", trained_on="nothing"
     )

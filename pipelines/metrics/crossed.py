@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.metrics.discrimination import Array, weighted_auroc
-from pipelines.metrics.intervals import LEVEL, Interval, bootstrap, interval
+from pipelines.metrics.intervals import LEVEL, Interval, bootstrap, enough, interval
 
 Pair = tuple[str, str]
 
@@ -53,7 +53,7 @@ def crossed(
     resamples: int,
     seed: int,
 ) -> Crossed:
-    """Compare contenders; all see the same resamples.
+    """Compare contenders; all see the same resamples. With too few patients of a class (`intervals.enough`) nothing has ends.
 
     Args:
         labels: (images, outputs), 0, 1 or NaN (unknown: the image does not count for that output).
@@ -68,13 +68,15 @@ def crossed(
     values, draws = bootstrap(lambda weights: _macro(labels, said, weights), patients, resamples, seed)
     value = dict(zip(names, values.reshape(len(names), seeds), strict=True))
     drawn = dict(zip(names, draws.reshape(resamples, len(names), seeds).mean(axis=2).T, strict=True))
+    known = [column for column in labels.T if len(np.unique(column[~np.isnan(column)])) == 2]
+    sure = all(enough(column, patients) for column in known)
     differences: dict[Pair, Interval] = {}
     for group in rivals:
         if pairs := list(combinations(group, 2)):
             apart = np.array([value[one] - value[other] for one, other in pairs])
             moved = np.array([drawn[one] - drawn[other] for one, other in pairs])
-            differences |= zip(pairs, _together(apart, moved), strict=True)
-    return Crossed({name: _of_one(value[name], drawn[name]) for name in names}, differences)
+            differences |= zip(pairs, [found.where(sure) for found in _together(apart, moved)], strict=True)
+    return Crossed({name: _of_one(value[name], drawn[name]).where(sure) for name in names}, differences)
 
 
 def _macro(labels: NDArray[Any], everyone: Sequence[NDArray[Any]], weights: Array) -> Array:

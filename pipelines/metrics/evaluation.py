@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pipelines.metrics import calibration, discrimination, operating
 from pipelines.metrics.discrimination import Array
-from pipelines.metrics.intervals import Interval, bootstrap, interval
+from pipelines.metrics.intervals import Interval, bootstrap, enough, interval
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,16 @@ class Scored:
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric: its name for people, what it means in a sentence, and its values under each row of weights."""
+    """One metric: its name for people, what it means in a sentence, and its values under each row of weights.
+
+    Attributes:
+        classes: labels of the images that it looks at one by one; see `intervals.enough`.
+    """
 
     title: str
     meaning: str
     values: Callable[[Scored, Array], Array]
+    classes: tuple[int, ...] = ()
 
 
 METRICS: dict[str, Metric] = {
@@ -38,21 +43,25 @@ METRICS: dict[str, Metric] = {
         "AUROC",
         "chance that an image with the finding scores above one without",
         lambda images, weights: discrimination.weighted_auroc(images.labels, images.scores, weights),
+        classes=(0, 1),
     ),
     "auprc": Metric(
         "AUPRC",
         "average precision; chance level is the prevalence",
         lambda images, weights: discrimination.weighted_auprc(images.labels, images.scores, weights),
+        classes=(0, 1),
     ),
     "sensitivity": Metric(
         "Sensitivity",
         "of images with the finding, the fraction called positive",
         lambda images, weights: operating.sensitivity(images.labels, images.called, weights),
+        classes=(1,),
     ),
     "specificity": Metric(
         "Specificity",
         "of images without the finding, the fraction called negative",
         lambda images, weights: operating.specificity(images.labels, images.called, weights),
+        classes=(0,),
     ),
     "ppv": Metric(
         "PPV",
@@ -129,6 +138,9 @@ def evaluate(
 ) -> Evaluation:
     """All metrics with patient-level bootstrap intervals; every output sees the same resamples.
 
+    What looks at one class alone, or at each, has no ends where that class has too few patients (see `intervals.enough`), and
+    neither has the mean over outputs of which one has none.
+
     Args:
         labels: (images, outputs), 0, 1 or NaN (unknown: the image does not count for that output).
         scores: (images, outputs), probabilities.
@@ -156,26 +168,27 @@ def evaluate(
     values, draws = bootstrap(statistic, patients, resamples, seed)
     by_output = values.reshape(len(outputs), len(metrics))
     drawn = draws.reshape(resamples, len(outputs), len(metrics))
+    sure = np.array([[enough(labels[:, k], patients, METRICS[name].classes) for name in metrics] for k in range(len(outputs))])
     return Evaluation(
         images=len(labels),
         patients=len(np.unique(patients)),
-        macro={name: _macro(by_output[:, m], drawn[:, :, m]) for m, name in enumerate(metrics)},
+        macro={name: _macro(by_output[:, m], drawn[:, :, m], sure[:, m]) for m, name in enumerate(metrics)},
         outputs=tuple(
             OutputEvaluation(
                 name,
                 float(thresholds[k]),
                 int((parts[k].labels == 1).sum()),
                 int((parts[k].labels == 0).sum()),
-                {metric: interval(by_output[k, m], drawn[:, k, m]) for m, metric in enumerate(metrics)},
+                {metric: interval(by_output[k, m], drawn[:, k, m]).where(sure[k, m]) for m, metric in enumerate(metrics)},
             )
             for k, name in enumerate(outputs)
         ),
     )
 
 
-def _macro(values: Array, draws: Array) -> Interval:
+def _macro(values: Array, draws: Array, sure: NDArray[np.bool_]) -> Interval:
     """Mean over the outputs where the metric is defined; a resample counts if it is defined for all of those."""
     defined = ~np.isnan(values)
     if not defined.any():
         return Interval(None, None, None, len(draws))
-    return interval(float(values[defined].mean()), draws[:, defined].mean(axis=1))
+    return interval(float(values[defined].mean()), draws[:, defined].mean(axis=1)).where(bool(sure[defined].all()))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 from pipelines.metrics.discrimination import Array
 
 LEVEL = 0.95
+FEWEST = 5  # patients of a class; resamples of fewer take them as they are, and would make what rests on one of them look sure
 
 _CHUNK_VALUES = 2**21  # 16 MiB of weights at a time
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A value with the ends of its 95% interval; None where it is undefined.
+    """A value with the ends of its 95% interval; None where it is undefined, the ends also where too few patients bear it.
 
     Attributes:
         skipped: resamples in which the value is undefined (one class missing); they do not enter the interval.
@@ -34,8 +35,23 @@ class Interval:
         value, low, high = (None if number is None else -number for number in (self.value, self.high, self.low))
         return Interval(value, low, high, self.skipped)
 
+    def where(self, known: bool) -> Interval:
+        """The same, without ends where they are not known."""
+        return self if known else Interval(self.value, None, None, self.skipped)
+
     def to_dict(self) -> dict[str, float | None]:
         return {"value": self.value, "low": self.low, "high": self.high}
+
+
+def enough(labels: NDArray[Any], patients: NDArray[Any], classes: Sequence[int] = (0, 1)) -> bool:
+    """Whether there are `FEWEST` patients of each of these classes for an interval.
+
+    Args:
+        labels: (images,), 0, 1 or NaN.
+        patients: (images,) whose image each is; one with images of both classes counts for both.
+        classes: that a metric looks at.
+    """
+    return all(len(np.unique(patients[labels == value])) >= FEWEST for value in classes)
 
 
 def resampled(patients: NDArray[Any], resamples: int, seed: int) -> Iterator[Array]:

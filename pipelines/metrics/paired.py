@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.metrics.discrimination import Array, weighted_auroc
-from pipelines.metrics.intervals import Interval, bootstrap, interval
+from pipelines.metrics.intervals import Interval, bootstrap, enough, interval
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def gains(
     resamples: int,
     seed: int,
 ) -> dict[str, Gain]:
-    """The gain over each rival; every one sees the same resamples.
+    """The gain over each rival; every one sees the same resamples. Too few patients of a class (`intervals.enough`): no ends.
 
     Args:
         labels: (images, outputs), 0, 1 or NaN (unknown: the image does not count for that output).
@@ -56,8 +56,10 @@ def gains(
 
     values, draws = bootstrap(statistic, patients, resamples, seed)
     value, drawn = values.reshape(len(everyone), -1), draws.reshape(resamples, len(everyone), -1)
+    sure = np.array([enough(column, patients) for column in labels.T])
     return {
-        name: _gain(value[0] - value[number], drawn[:, 0] - drawn[:, number], outputs) for number, name in enumerate(rivals, 1)
+        name: _gain(value[0] - value[number], drawn[:, 0] - drawn[:, number], sure, outputs)
+        for number, name in enumerate(rivals, 1)
     }
 
 
@@ -65,10 +67,10 @@ def _auroc(labels: NDArray[Any], scores: NDArray[Any], weights: Array) -> Array:
     return np.full(len(weights), np.nan) if np.isnan(scores).any() else weighted_auroc(labels, scores, weights)
 
 
-def _gain(values: Array, draws: Array, outputs: Sequence[str]) -> Gain:
+def _gain(values: Array, draws: Array, sure: NDArray[np.bool_], outputs: Sequence[str]) -> Gain:
     defined = ~np.isnan(values)
     mean = float(values[defined].mean()) if defined.any() else float("nan")
     return Gain(
-        macro=interval(mean, draws[:, defined].mean(axis=1) if defined.any() else draws[:, 0]),
-        outputs={name: interval(float(values[k]), draws[:, k]) for k, name in enumerate(outputs)},
+        macro=interval(mean, draws[:, defined].mean(axis=1) if defined.any() else draws[:, 0]).where(bool(sure[defined].all())),
+        outputs={name: interval(float(values[k]), draws[:, k]).where(bool(sure[k])) for k, name in enumerate(outputs)},
     )

@@ -23,6 +23,7 @@ LINEAR: Mapping[str, Any] = {"kind": "linear"}
 HIDDEN = 128  # units of an MLP's hidden layer
 TEMPERATURE = 0.07  # of the votes of neighbours by cosine similarity (Wu et al., CVPR 2018)
 LEAST_SPREAD = 0.1  # of a feature, in root mean squares of all features' deviations
+AT_ONCE = 256  # images whose neighbours are looked for, so that memory grows with the bank and not with its square
 PRIOR = 1.0  # weight of the prevalence in a vote, in neighbours as near as the nearest
 
 
@@ -58,14 +59,17 @@ class Neighbours(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Logits (images, outputs), whose sigmoid, or softmax for exclusive outputs, is the share of the votes."""
+        shares = torch.cat([self._shares(some) for some in torch.split(features, AT_ONCE)])
+        return shares.log() if self.exclusive else shares.logit()
+
+    def _shares(self, features: Tensor) -> Tensor:
         with torch.autocast(features.device.type, enabled=False):
             similarity = functional.normalize((features.float() - self.mean) / self.scale, dim=1) @ self.bank.T
-        shares = torch.stack([self._share(similarity, output) for output in range(self.labels.shape[1])], dim=1)
-        return shares.log() if self.exclusive else shares.logit()
+        return torch.stack([self._share(similarity, output) for output in range(self.labels.shape[1])], dim=1)
 
     def _share(self, similarity: Tensor, output: int) -> Tensor:
         known = self.labels[:, output].isnan().logical_not()
-        labels, near = self.labels[known, output], similarity[:, known]
+        labels, near = self.labels[known, output], similarity if known.all() else similarity[:, known]
         best, places = near.topk(min(self.neighbours, near.shape[1]), dim=1)
         votes = ((best - best[:, :1]) / TEMPERATURE).exp()
         return ((votes * labels[places]).sum(dim=1) + PRIOR * labels.mean()) / (votes.sum(dim=1) + PRIOR)

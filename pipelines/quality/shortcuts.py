@@ -83,6 +83,10 @@ def _content(row: Any, size: int) -> tuple[int, int, int, int]:
 
 
 def _rim(_: pd.DataFrame, images: Pictures) -> Array:
+    return np.concatenate([_rims(images[start : start + _CHUNK]) for start in range(0, max(len(images), 1), _CHUNK)])
+
+
+def _rims(images: Pictures) -> Array:
     """Mean and deviation of the cells of the rim, and of the corners, which also give their brightest."""
     grey = images / 255.0
     turned = [np.rot90(grey, quarter, axes=(1, 2)) for quarter in range(4)]

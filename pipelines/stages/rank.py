@@ -174,7 +174,13 @@ def _train_part(config: Config, paths: Paths, task: Task) -> tuple[pd.DataFrame,
     counts = part.rows.loc[known, "patient"].value_counts()
     order = np.random.default_rng(settings.seed).permutation(sorted(counts.index))
     images = counts.loc[order].cumsum()
-    drawn = part.rows["patient"].isin(images.index[images <= settings.max_images]).to_numpy() & known
+    chosen = images.index[images <= settings.max_images]
+    if not len(chosen):
+        got = f"one patient with {images.iloc[0]} of them; raise rank.max_images" if len(images) else "none; add labels"
+        raise TrainingError(
+            f"rank: expected labelled images in the train part, at most {settings.max_images}, of whole patients, got {got}"
+        )
+    drawn = part.rows["patient"].isin(chosen).to_numpy() & known
     return part.rows[drawn].reset_index(drop=True), part.examples.take(np.flatnonzero(drawn))
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 
 from pipelines import files
 from pipelines.config import Config, TrainSection
@@ -17,7 +18,7 @@ from pipelines.models import backbones, passports, starting
 from pipelines.models.device import choose_device
 from pipelines.models.starting import SCRATCH, Start
 from pipelines.paths import Paths
-from pipelines.quality.partition import groups
+from pipelines.quality.partition import groups, presence
 from pipelines.records import Task
 from pipelines.training import target_hospital
 from pipelines.training.batches import Examples
@@ -108,13 +109,26 @@ def with_target(settings: TrainSection, paths: Paths, task: Task, store: ArraySt
 
     Raises:
         ConfigurationError: there is no such hospital, or no other one with labels; else as for `parts`.
+        TrainingError: without it, a part has no image of some class.
     """
     train, validation = parts(paths, task, store)
     if settings.adaptation.method is None:
         return train, validation, None
     target, images = _target(settings, paths, task, store)
     train, validation = (_part(part.rows[~part.rows["image"].isin(images)], task, store) for part in (train, validation))
+    for name, part in (("train", train), ("validation", validation)):
+        if classes := lacking(part.examples.labels, task):
+            raise TrainingError(
+                f"{name} part without the hospital to adapt to: expected images with and without each finding, found none "
+                f"{', '.join(classes)}; name other train.adaptation.sites, add labelled images, or change split.seed"
+            )
     return train, validation, target
+
+
+def lacking(labels: NDArray[np.float32], task: Task) -> list[str]:
+    """The classes of the main task, as `presence` names them, of which there is no image among labels (images, columns)."""
+    names, present = presence(labels[:, : len(task.columns)], task)
+    return [name for number, name in enumerate(names) if not present[:, number].any()]
 
 
 def parts(paths: Paths, task: Task, store: ArrayStore) -> tuple[Part, Part]:

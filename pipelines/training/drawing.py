@@ -20,7 +20,7 @@ from pipelines.paths import Paths
 from pipelines.quality.partition import groups, presence
 from pipelines.quality.tables import signatures
 from pipelines.records import Task
-from pipelines.training.assembly import Part, parts
+from pipelines.training.assembly import Part, lacking, parts
 from pipelines.training.batches import Examples
 from pipelines.training.joint import require_judgeable
 
@@ -56,7 +56,7 @@ class Ground:
         if size is None:
             return self.pool.examples
         drawn = beginning(self.pool, self.group, self.task, size, seed)
-        if _lacking(self.pool.examples.labels[drawn], self.task):
+        if lacking(self.pool.examples.labels[drawn], self.task):
             raise TrainingError(
                 f"compare.sizes: expected images enough to hold patients with and without each finding, got {size}; "
                 "use larger sizes"
@@ -78,14 +78,14 @@ def ground(paths: Paths, task: Task, stopping: float, seed: int) -> Ground:
     group = groups(train.rows)
     aside = beginning(train, group, task, round(stopping * len(group)), seed)
     for name, some in (("for early stopping", aside), ("to learn from", ~aside)):
-        if lacking := _lacking(train.examples.labels[some], task):
+        if classes := lacking(train.examples.labels[some], task):
             raise TrainingError(
                 f"train part, {int(some.sum())} images {name}: expected patients with and without each finding, found none "
-                f"{', '.join(lacking)}; add labelled images, or change compare.stopping or compare.seed"
+                f"{', '.join(classes)}; add labelled images, or change compare.stopping or compare.seed"
             )
-    if lacking := _lacking(judged.examples.labels, task):
+    if classes := lacking(judged.examples.labels, task):
         raise TrainingError(
-            f"validation part: expected patients with and without each finding to judge by, found none {', '.join(lacking)}; "
+            f"validation part: expected patients with and without each finding to judge by, found none {', '.join(classes)}; "
             "add labelled images, or change split.seed or split.validation"
         )
     require_judgeable(
@@ -137,11 +137,6 @@ def order(labels: NDArray[np.float32], group: NDArray[np.int64], task: Task, see
 
 def _main(labels: NDArray[np.float32], task: Task) -> NDArray[np.float32]:
     return labels[:, : len(task.columns)]
-
-
-def _lacking(labels: NDArray[np.float32], task: Task) -> list[str]:
-    names, present = presence(_main(labels, task), task)
-    return [name for number, name in enumerate(names) if not present[:, number].any()]
 
 
 def _labelled(part: Part, task: Task) -> Part:

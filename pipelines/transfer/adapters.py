@@ -37,6 +37,9 @@ def inject(trunk: nn.Module, rank: int, seed: int) -> None:
     """Put an adapter into every attention projection; their first random numbers are decided by `seed`."""
     from peft import LoraConfig, inject_adapter_in_model
 
+    for module in trunk.modules():
+        if hasattr(module, "qkv_bias_separate"):  # else timm's BEiT, EVA and Swin v2 take weights past their adapter
+            setattr(module, "qkv_bias_separate", True)  # noqa: B010
     config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets(trunk), lora_dropout=0.0, bias="none")
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)

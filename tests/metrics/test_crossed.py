@@ -104,6 +104,16 @@ def test_what_gives_the_same_answers_differs_by_nothing() -> None:
     assert found.difference("again", "1") == found.difference("0", "1")
 
 
+@pytest.mark.parametrize(("patients", "sure"), [(1, False), (4, False), (5, True)])
+def test_on_few_patients_of_a_class_nothing_is_told_apart(patients: int, sure: bool) -> None:
+    labels, scores, _ = cohort(1, gains=(0.0, 3.0, 6.0))
+    whose = np.arange(PATIENTS) // 2 % patients  # each has images of both classes
+    found = compared((labels, scores, whose))
+    ends = [*found.aurocs.values(), *found.differences.values()]
+    assert {each.low is not None for each in ends} == {each.high is not None for each in ends} == {sure}
+    assert all(each.value is not None for each in ends)
+
+
 def test_only_rivals_are_compared_and_each_group_holds_together_by_itself() -> None:
     labels, scores, patients = cohort(2, contenders=4, luck=0.2)
     found = crossed(labels, scores, patients, rivals=[["0", "1"], ["2", "3"]], resamples=100, seed=1)

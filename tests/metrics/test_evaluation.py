@@ -92,4 +92,32 @@ def test_resamples_without_both_classes_are_counted() -> None:
     labels = np.array([1, 0, 0, 0, 0, 0], dtype=float)[:, None]
     found = judged(labels, np.linspace(1, 0, 6)[:, None]).macro["auroc"]
     assert 40 < found.skipped < 100  # (5/6)^6 of 200 miss the one positive
-    assert found.value == found.low == 1.0
+    assert (found.value, found.low) == (1.0, None)
+
+
+@pytest.mark.parametrize("rare", [1, 0])
+def test_a_few_patients_of_a_class_bear_no_interval_of_what_looks_at_that_class(rare: int) -> None:
+    """Resamples take the few as they are: the one who scores as they should would make anything sure."""
+    labels = np.full((60, 1), 1.0 - rare)
+    labels[:8] = rare  # images of four patients
+    patients = np.r_[np.arange(8) // 2, np.arange(8, 60)]
+    scores = np.abs(labels - np.linspace(0, 0.45, 60)[:, None])
+    few = {"auroc", "auprc", "sensitivity" if rare else "specificity"}
+    found = judged(labels, scores, patients).outputs[0].metrics
+    assert {name for name, metric in found.items() if metric.low is None} == few
+    patients[7] = 4
+    found = judged(labels, scores, patients).outputs[0].metrics
+    assert not [name for name, metric in found.items() if metric.low is None]
+
+
+def test_the_macro_mean_bears_no_interval_where_one_output_bears_none() -> None:
+    generator = np.random.default_rng(2)
+    labels = generator.integers(0, 2, (60, 3)).astype(float)
+    scores = np.clip(0.3 * labels + generator.uniform(0, 0.7, labels.shape), 0, 1)
+    labels[:, 2] = 0  # undefined, and left out of the mean
+    assert judged(labels, scores).macro["auroc"].low is not None
+    labels[:, 1] = np.arange(60) < 3
+    found = judged(labels, scores)
+    assert [output.metrics["auroc"].low is None for output in found.outputs] == [False, True, True]
+    assert found.macro["auroc"].value is not None
+    assert found.macro["auroc"].low is None

@@ -38,6 +38,17 @@ def test_the_gain_is_the_difference_of_the_two_areas() -> None:
     assert found.macro.low > 0
 
 
+def test_over_few_patients_of_a_class_no_gain_is_sure() -> None:
+    labels, scores, rival, patients = cohort()
+    labels[:, 1] = patients < 4
+    found = gains(labels, scores, {"rival": rival}, patients, outputs=OUTPUTS, resamples=100, seed=1)["rival"]
+    assert [found.outputs[name].low is None for name in OUTPUTS] == [False, True]
+    assert found.macro.low is None
+    labels[:, 1] = patients < 5
+    found = gains(labels, scores, {"rival": rival}, patients, outputs=OUTPUTS, resamples=100, seed=1)["rival"]
+    assert found.macro.low is not None
+
+
 def test_over_itself_a_model_gains_nothing_for_sure() -> None:
     labels, scores, _, patients = cohort()
     found = gains(labels, scores, {"itself": 3 * scores}, patients, outputs=OUTPUTS, resamples=100, seed=1)["itself"]

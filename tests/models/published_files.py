@@ -119,14 +119,15 @@ INCEPTION = {"transform_input": False, "init_weights": False}
 PUBLISHERS: dict[str, Publisher] = {
     **{
         name: Publisher(name, "torchvision-resnet", of_torchvision(name), "fc", left_over=("fc.",))
-        for name in ("resnet18", "resnet50")
+        for name in ("resnet18", "resnet34", "resnet50", "resnet101")
     },
-    "densenet121": Publisher(
-        *("densenet121", "torchvision-densenet", of_torchvision("densenet121"), "classifier", oldest), left_over=("classifier.",)
-    ),
+    **{
+        name: Publisher(name, "torchvision-densenet", of_torchvision(name), "classifier", oldest, left_over=("classifier.",))
+        for name in ("densenet121", "densenet169", "densenet201")
+    },
     **{
         name: Publisher(name, f"torchvision-{name}", of_torchvision(name), "classifier", left_over=("classifier.",))
-        for name in ("efficientnet_b0", "mobilenet_v2")
+        for name in (*(f"efficientnet_b{size}" for size in range(5)), "mobilenet_v2")
     },
     "vgg16": Publisher(
         "vgg16", "torchvision-vgg16", of_torchvision("vgg16", init_weights=False), "classifier.6", left_over=("classifier.6",)

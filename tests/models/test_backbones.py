@@ -25,7 +25,6 @@ TIMM = (
     *("timm:swin_tiny_patch4_window7_224", "timm:tf_efficientnet_lite0", "timm:regnety_002"),
 )
 UNFOLDED = ("timm:tf_efficientnet_lite0",)
-FEW_GROUPS = {"timm:swin_tiny_patch4_window7_224"}
 TOKENS = ("vit_b16", "timm:test_vit")
 
 

@@ -102,6 +102,17 @@ def test_the_votes_follow_the_features_smoothly_so_that_saliency_has_a_gradient(
     assert gradient.abs().sum() > 0
 
 
+@pytest.mark.parametrize("exclusive", [False, True])
+def test_neighbours_are_looked_for_a_few_images_at_a_time(monkeypatch: pytest.MonkeyPatch, exclusive: bool) -> None:
+    head, features = bank([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.0, 1.0]], neighbours=3, exclusive=exclusive), torch.randn(10, 2)
+    whole, looked = head(features), []
+    monkeypatch.setattr(heads, "AT_ONCE", 4)
+    monkeypatch.setattr(head, "_shares", lambda some, own=head._shares: looked.append(len(some)) or own(some))
+    torch.testing.assert_close(head(features), whole)
+    assert looked == [4, 4, 2]
+    assert head(features[:0]).shape == (0, 2)
+
+
 def test_half_precision_around_it_leaves_the_votes_as_they_are() -> None:
     head, features = bank([[1.0], [0.0], [1.0], [0.0]], neighbours=3), torch.randn(5, 2)
     with torch.autocast("cpu", torch.bfloat16):

@@ -13,7 +13,7 @@ import pytest
 import trained_workspace
 from mlflow import MlflowClient
 from rich.text import Text
-from tiny_workspace import PER_SHARD, save_tiny, write_workspace
+from tiny_workspace import PER_SHARD, save_blind, save_tiny, write_workspace
 
 from pipelines import files, tracking_store
 from pipelines.config import Config, render
@@ -324,6 +324,16 @@ def test_several_networks_are_named_in_the_table_the_figures_and_the_verdicts(
 def test_a_source_is_a_network_and_its_weights(paths: Paths, source: str) -> None:
     with pytest.raises(ConfigurationError, match=r"compare.sources: expected BACKBONE@WEIGHTS, got"):
         compare.run(config(sources=[source]), paths)
+
+
+def test_a_source_that_sees_nothing_is_found_to_hurt(paths: Paths, tmp_path: Path) -> None:
+    save_blind(tmp_path / "weights")
+    settings = {"sources": ["resnet10@blind"], "strategies": ["feature_extraction", "scratch"], "seeds": [1, 2, 3, 4, 5]}
+    summary = compare.run(config({"epochs": 15, "patience": 15}, **settings), paths)
+    assert [way.strategy for way in summary.ways] == ["scratch", "feature_extraction"]
+    assert summary.ways[1].auroc.value == pytest.approx(0.5, abs=0.1)
+    assert any(line.startswith("transfer hurts: a linear probe") for line in summary.verdicts)
+    assert "nothing here is shown to be better than training from scratch" in summary.verdicts
 
 
 def test_a_source_that_does_not_exist_is_said_to_be_one_of_these(paths: Paths) -> None:

@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import torch
-from tiny_workspace import save_tiny, write_workspace
+from tiny_workspace import save_blind, save_tiny, write_workspace
 
 from pipelines import files
 from pipelines.config import Config
@@ -29,19 +28,6 @@ def config(task: dict[str, object] | None = None, **changes: object) -> Config:
     own = {"device": "cpu", "bootstrap": 100, **changes}
     task = task or {"kind": "multilabel", "targets": ["left", "right"]}
     return Config.model_validate({"task": task, "rank": own, "train": {"backbone": "resnet10"}})
-
-
-def save_blind(folder: Path) -> None:
-    """A network that sees nothing of an image but its mean."""
-    found = save_tiny(folder, seed=4)
-    network = rank.starting.start("resnet10", "tiny", outputs=1, dropout=0.0, seed=0).network
-    with torch.no_grad():
-        for parameter in network.trunk.parameters():
-            parameter.mul_(0)
-    passports.save_backbone(
-        network, folder / "blind.safetensors", name="blind", source="test", licence="none", trained_on="nothing"
-    )
-    assert found.path.exists()
 
 
 def test_a_network_that_sees_nothing_stands_last(paths: Paths, tmp_path: Path) -> None:
@@ -117,6 +103,22 @@ def test_of_many_images_whole_patients_are_drawn(paths: Paths, tmp_path: Path) -
     save_tiny(tmp_path / "weights", seed=4)
     summary = rank.run(config(max_images=21, candidates=["resnet10@tiny"]), paths)
     assert (summary.images, summary.patients) == (20, 10)
+
+
+def test_a_patient_with_more_images_than_may_be_looked_at_is_said(paths: Paths, tmp_path: Path) -> None:
+    index = pd.read_parquet(paths.index)
+    index.assign(patient="only").to_parquet(paths.index)
+    with pytest.raises(
+        TrainingError, match=r"at most 20, of whole patients, got one patient with \d+ of them; raise rank.max_im"
+    ):
+        rank.run(config(max_images=20, candidates=["resnet10@tiny"]), paths)
+
+
+def test_a_train_part_without_labels_is_said(paths: Paths, tmp_path: Path) -> None:
+    labels = pd.read_parquet(paths.labels)
+    labels.assign(left=np.nan, right=np.nan).to_parquet(paths.labels)
+    with pytest.raises(TrainingError, match=r"expected labelled images in the train part, .* got none; add labels"):
+        rank.run(config(candidates=["resnet10@tiny"]), paths)
 
 
 def test_classes_of_which_one_is_true_are_ranked_too(paths: Paths, tmp_path: Path) -> None:

@@ -229,6 +229,23 @@ def test_too_few_images_of_the_target_are_refused(paths: Paths) -> None:
         train.run(config(), paths, Silence())
 
 
+@pytest.mark.parametrize("part", ["train", "validation"])
+def test_what_only_the_hospital_to_adapt_to_has_is_missed_before_anything_is_learnt(
+    part: str, paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels, index, split = (pd.read_parquet(path) for path in (paths.labels, paths.index, paths.split))
+    there = labels["image"].isin(index.loc[index["site"] != TARGET, "image"])
+    of_part = labels["image"].isin(split.loc[split["part"] == part, "image"])
+    files.write_table(paths.labels, labels.assign(right=labels["right"].mask(there & of_part, 0)))
+    monkeypatch.setattr(train, "learn", None)
+    told = config()
+    both = told.model_copy(update={"task": type(told.task).model_validate({"kind": "multilabel", "targets": ["left", "right"]})})
+    with pytest.raises(
+        TrainingError, match=f"^{part} part without the hospital to adapt to: .* found none with right; name other"
+    ):
+        train.run(both, paths, Silence())
+
+
 def test_without_a_control_there_is_no_comparison(paths: Paths) -> None:
     train.run(config("mmd", adaptation={"control": False}), paths, Silence())
     found = told(paths)

@@ -4,6 +4,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from timm.models.beit import Beit
+from timm.models.eva import Eva
+from timm.models.swin_transformer import SwinTransformer
+from timm.models.swin_transformer_v2 import SwinTransformerV2
+from timm.models.vision_transformer import VisionTransformer
 from tiny_networks import monai_vit, resnet, same, state, vit
 
 from pipelines.models.network import Network
@@ -44,6 +49,32 @@ def test_merged_adapters_leave_a_plain_network_with_the_same_answers(make: Make)
     adapters.merge(network.trunk)
     assert list(network.state_dict()) == names
     assert torch.allclose(network(IMAGES), adapted, atol=1e-5)
+
+
+FAMILIES = [
+    (Beit, {"img_size": 32, "patch_size": 8, "embed_dim": 16, "depth": 1, "num_heads": 2}),
+    (Eva, {"img_size": 32, "patch_size": 8, "embed_dim": 16, "depth": 1, "num_heads": 2}),
+    (Eva, {"img_size": 32, "patch_size": 8, "embed_dim": 16, "depth": 1, "num_heads": 2, "qkv_fused": False}),
+    (SwinTransformer, {"img_size": 32, "patch_size": 4, "window_size": 4, "embed_dim": 8, "depths": (1,), "num_heads": (2,)}),
+    (SwinTransformerV2, {"img_size": 32, "patch_size": 4, "window_size": 4, "embed_dim": 8, "depths": (1,), "num_heads": (2,)}),
+    (VisionTransformer, {"img_size": 32, "patch_size": 8, "embed_dim": 16, "depth": 1, "num_heads": 2}),
+]
+
+
+@pytest.mark.parametrize(("family", "form"), FAMILIES, ids=[f"{family.__name__}-{len(form)}" for family, form in FAMILIES])
+def test_every_adapter_of_every_family_is_used(family: type[torch.nn.Module], form: dict[str, object]) -> None:
+    torch.manual_seed(1)
+    trunk, images = family(in_chans=1, num_classes=3, **form).eval(), torch.rand(2, 1, 32, 32)
+    for parameter in trunk.parameters():
+        if not parameter.any():  # blocks that begin as nothing would hide what their attention does
+            torch.nn.init.normal_(parameter, std=0.1)
+    before = trunk(images)
+    adapters.inject(trunk, 2, seed=1)
+    torch.testing.assert_close(trunk(images), before)
+    trunk(images).square().sum().backward()
+    upper = {name: parameter.grad for name, parameter in trunk.named_parameters() if "lora_B" in name}
+    assert len(upper) == len(adapters.parameters(trunk)) / 2
+    assert not [name for name, gradient in upper.items() if gradient is None or not gradient.abs().sum() > 0]
 
 
 def test_the_merged_weight_is_the_old_one_plus_twice_b_times_a() -> None:
