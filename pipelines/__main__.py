@@ -176,7 +176,8 @@ def lr_find(
     summary = stage("lr_find", workspace, settings, as_json)
     if write:
         with ending(as_json):
-            kept = [*(settings or []), summary.setting]  # a rate is good for the settings that it was found with
+            # a rate is good for the settings that it was found with, and for what was recommended
+            kept = [*(settings or []), f"train.strategy.name={summary.strategy}", summary.setting]
             actions.keep(Paths(workspace.resolve()), kept)
             console.show(f"kept in params.yaml: {', '.join(kept)}")
 

@@ -230,7 +230,8 @@ class TrainSection(Section):
         "resnet18", description="resnet18, densenet121, vit_b16, … (README), or timm:NAME for any encoder of timm's"
     )
     weights: str = Field(
-        "imagenet", description="imagenet, radimagenet, medical, or the name of a weight passport; strategy scratch uses none"
+        "imagenet",
+        description="imagenet, radimagenet, medical, the name of a weight passport, or scratch; strategy scratch uses none",
     )
     seed: int = Field(17, ge=0, description="same seed, same machine: same weights to the bit on CPU")
     epochs: int = Field(20, ge=1, le=10000, description="most epochs")

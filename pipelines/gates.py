@@ -15,7 +15,7 @@ class Evidence:
     """What the gates look at.
 
     Attributes:
-        auroc_low: lower end of the 95% interval of the test AUROC, mean over the outputs; None where it is undefined.
+        auroc_low: lower end of the 95% interval of the test AUROC, mean over the outputs; None where there is none.
         ece: expected calibration error on the test part, mean over the outputs; None where it is undefined.
         test_patients: patients in the test part.
         quality_passed: whether every expectation of severity `error` passed.
@@ -95,7 +95,7 @@ def _shortcuts(policy: Policy, evidence: Evidence) -> tuple[bool, str]:
     words = f"lower end of the 95% interval of the test AUROC minus that of {rival}: "
     if least is None:
         return True, f"{words}got {_end(low)} (not required by the policy)"
-    found = _end(low)
+    found = _end(low) if evidence.shortcut else _number(low)
     passed = low is not None and low >= least
     if len(evidence.shortcut_gains_low) > 1:
         short = {name: low for name, low in evidence.shortcut_gains_low.items() if low is None or low < least}
@@ -146,4 +146,8 @@ def _number(value: float | None) -> str:
 
 def _end(value: float | None) -> str:
     """Of an interval."""
-    return f"no interval (fewer than {FEWEST} patients of a class)" if value is None else _number(value)
+    return (
+        f"no interval (fewer than {FEWEST} test patients of a class; a larger split.test has more)"
+        if value is None
+        else _number(value)
+    )

@@ -101,9 +101,10 @@ def fill(
 
 
 def _strategy(card: Mapping[str, Any]) -> str:
-    """Its name; and how the model was adapted to a hospital without labels, and whether that helped."""
-    name, adaptation = card["strategy"]["name"], card.get("training", {}).get("adaptation")
-    return f"{name}, adapted by {adaptation['method']}: {adaptation['says']}" if adaptation else str(name)
+    """Its name, and why if it was recommended; how the model was adapted to a hospital without labels, and whether it helped."""
+    strategy, adaptation = card["strategy"], card.get("training", {}).get("adaptation")
+    name = f"{strategy['name']} ({strategy['recommended']})" if "recommended" in strategy else str(strategy["name"])
+    return f"{name}, adapted by {adaptation['method']}: {adaptation['says']}" if adaptation else name
 
 
 def _metric_rows(metrics: Mapping[str, Any]) -> Iterator[str]:

@@ -14,8 +14,8 @@ import pandas as pd
 from pipelines.metrics.cohort import Flow, composition, flow
 from pipelines.metrics.evaluation import METRICS, Evaluation, OutputEvaluation
 from pipelines.metrics.further import TaskEvaluation
-from pipelines.metrics.intervals import LEVEL, Interval
-from pipelines.metrics.subgroups import FEWEST, Subgroup, attributes
+from pipelines.metrics.intervals import FEWEST, LEVEL, Interval
+from pipelines.metrics.subgroups import Subgroup, attributes
 from pipelines.metrics.thresholds import spelled
 from pipelines.quality.shortcut_comparison import Comparison
 from pipelines.records import PARTS, SELF_SUPERVISED, Head, Task
@@ -216,6 +216,11 @@ def _cautions(packet: Packet, counted: Flow) -> list[str]:
         said.append(
             f"Few test images: {counts}. Below {ENOUGH_EVENTS} of each, estimates are imprecise; "
             "read the intervals, not the values."
+        )
+    if bare := [output.name for output in outputs if output.metrics["auroc"].low is None]:
+        said.append(
+            f"Of {', '.join(bare)} fewer than {FEWEST} test patients with, or without, it: the AUROC has no interval, and one "
+            "patient more could make it anything."
         )
     adapted = packet.card.training.get("adaptation")
     if adapted:

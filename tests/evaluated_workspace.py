@@ -60,7 +60,8 @@ PASSPORT = Passport(
 def make(folder: Path, kind: str = "binary", passport: Passport | None = PASSPORT) -> tuple[Config, Paths]:
     """Everything that `evaluate` reads."""
     sections = {"audit_shortcuts": {"bootstrap": 100}, "evaluate": {"bootstrap": 100, "bins": 5, "worst": 3}}
-    settings = config.validate(Config, {"task": TASKS[kind], "train": {"device": "cpu"}, **sections}, "tests")
+    train = {"device": "cpu", "strategy": {"name": "differential"}}
+    settings = config.validate(Config, {"task": TASKS[kind], "train": train, **sections}, "tests")
     paths, task = Paths(folder), settings.task.declared()
     index, labels = _index(paths), _labels(task)
     split = index[index["left_out"].isna()].iloc[:IMAGES]

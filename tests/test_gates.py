@@ -44,7 +44,7 @@ def test_good_evidence_passes_every_gate_of_the_table() -> None:
     ("change", "gate", "reason"),
     [
         ({"auroc_low": 0.69}, "auroc", "AUROC: expected at least 0.7, got 0.69"),
-        ({"auroc_low": None}, "auroc", "got no interval (fewer than 5 patients of a class)"),
+        ({"auroc_low": None}, "auroc", "got no interval (fewer than 5 test patients of a class; a larger split"),
         ({"ece": 0.151}, "ece", "expected at most 0.15, got 0.151"),
         ({"ece": None}, "ece", "got nothing: it is undefined"),
         ({"test_patients": 19}, "size", "patients in the test part: expected at least 20, got 19"),
@@ -59,13 +59,13 @@ def test_good_evidence_passes_every_gate_of_the_table() -> None:
         (
             {"shortcut_gain_low": None, "shortcut": None},
             "shortcuts",
-            "the best shortcut: expected at least 0.01, got no interval (fewer than 5",
+            "the best shortcut: expected at least 0.01, got nothing: it is undefined",
         ),
         (
             {"shortcut_gains_low": {"opacity": 0.05, "effusion": -0.02, "nodule": None, "fracture": 0.01}},
             "shortcuts",
             "expected at least 0.01, got 0.05 on average, and -0.02 for effusion, "
-            "no interval (fewer than 5 patients of a class) for nodule; what",
+            "no interval (fewer than 5 test patients of a class; a larger split.test has more) for nodule; what",
         ),
         (HARMFUL, "adaptation", "adaptation to another hospital: harmed: AUROC on the target -0.120 [-0.200, -0.040]"),
         (ALARMED, "shortcut_alarm", "without seeing a finding, by border (opacity)"),

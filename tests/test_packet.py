@@ -117,10 +117,20 @@ def test_every_metric_is_there_with_its_interval(facts: dict[str, Packet], kind:
     words = Page(packet.render(facts[kind])).words
     for name, found in facts[kind].evaluation.macro.items():
         scale, digits, sign = (100, 1, "%") if name in packet.FRACTIONS else (1, 3, "")
-        assert (
-            f"{found.value * scale:.{digits}f}{sign} {found.low * scale:.{digits}f}–{found.high * scale:.{digits}f}{sign}"
-            in words
-        )
+        ends = "" if found.low is None else f" {found.low * scale:.{digits}f}–{found.high * scale:.{digits}f}{sign}"
+        assert f"{found.value * scale:.{digits}f}{sign}{ends}" in words
+        assert found.low is not None or (kind, name) in FEW
+
+
+# of the ten test patients fewer than five have an effusion, a bacterial or a viral pneumonia, or are called positive
+FEW = {("binary", "ppv"), ("several", "ppv"), ("multilabel", "ppv")}
+FEW |= {(kind, name) for kind in ("multilabel", "multiclass") for name in ("auroc", "auprc", "sensitivity")}
+
+
+def test_what_too_few_patients_bear_has_no_interval_and_a_caution(facts: dict[str, Packet]) -> None:
+    said = {kind: Page(packet.render(facts[kind])).words for kind in ("binary", "multilabel")}
+    assert "Of effusion fewer than 5 test patients with, or without, it: the AUROC has no interval" in said["multilabel"]
+    assert "the AUROC has no interval" not in said["binary"]
 
 
 def test_mistakes_are_shown_with_pseudonym_probability_and_evidence(facts: dict[str, Packet]) -> None:
@@ -227,6 +237,12 @@ def test_a_probe_that_no_epoch_bettered_is_told(facts: dict[str, Packet]) -> Non
     card = replace(given.card, training={**given.card.training, "best_epoch": 0})
     words = Page(packet.render(replace(given, history=history, card=card))).words
     assert "2 epochs, of which none bettered the probe that it began with, which was kept with its validation AUROC" in words
+
+
+def test_why_a_strategy_was_recommended_is_told_as_it_was_said(facts: dict[str, Packet]) -> None:
+    given, line = facts["binary"], "recommended: differential for 40 labelled images: best of all (MobileNetV2, children)"
+    card = replace(given.card, strategy={**given.card.strategy, "recommended": line})
+    assert f"{line.capitalize()[:1]}{line[1:]}." in Page(packet.render(replace(given, card=card))).words
 
 
 def test_weights_learned_without_labels_under_another_split_are_warned_of(facts: dict[str, Packet]) -> None:

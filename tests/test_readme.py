@@ -10,6 +10,7 @@ import typer
 import yaml
 
 from pipelines import __main__, config
+from pipelines.config import StrategySection
 from pipelines.models.backbones import BACKBONES
 from pipelines.quality.shortcuts import SHORTCUTS
 from pipelines.transfer.adaptation import METHODS
@@ -37,6 +38,8 @@ def test_every_strategy_has_its_row_with_its_rate(readme: str) -> None:
     for name, strategy in STRATEGIES.items():
         row = next(line for line in readme.splitlines() if line.startswith(f"| `{name}`"))
         assert f"{strategy.learning_rate:g}" in row
+    (default,) = re.findall(r"^\| `(\w+)` \(default\) \|", readme.split("`train.strategy.name`")[1], re.MULTILINE)
+    assert default == StrategySection().name
 
 
 def test_every_method_of_adaptation_has_its_row_and_its_weight(readme: str) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pipelines.metrics import calibration, discrimination, operating
 from pipelines.metrics.discrimination import Array
-from pipelines.metrics.intervals import Interval, bootstrap, enough, interval
+from pipelines.metrics.intervals import Interval, bootstrap, borne, interval
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,14 @@ class Metric:
     """One metric: its name for people, what it means in a sentence, and its values under each row of weights.
 
     Attributes:
-        classes: labels of the images that it looks at one by one; see `intervals.enough`.
+        bearers: the groups of images (images,) that it looks at apart, each of which has to bear an interval; see
+            `intervals.borne`.
     """
 
     title: str
     meaning: str
     values: Callable[[Scored, Array], Array]
-    classes: tuple[int, ...] = ()
+    bearers: Callable[[Scored], Sequence[NDArray[np.bool_]]] = lambda images: ()
 
 
 METRICS: dict[str, Metric] = {
@@ -43,35 +44,37 @@ METRICS: dict[str, Metric] = {
         "AUROC",
         "chance that an image with the finding scores above one without",
         lambda images, weights: discrimination.weighted_auroc(images.labels, images.scores, weights),
-        classes=(0, 1),
+        lambda images: [images.labels == 1, images.labels == 0],
     ),
     "auprc": Metric(
         "AUPRC",
         "average precision; chance level is the prevalence",
         lambda images, weights: discrimination.weighted_auprc(images.labels, images.scores, weights),
-        classes=(0, 1),
+        lambda images: [images.labels == 1, images.labels == 0],
     ),
     "sensitivity": Metric(
         "Sensitivity",
         "of images with the finding, the fraction called positive",
         lambda images, weights: operating.sensitivity(images.labels, images.called, weights),
-        classes=(1,),
+        lambda images: [images.labels == 1],
     ),
     "specificity": Metric(
         "Specificity",
         "of images without the finding, the fraction called negative",
         lambda images, weights: operating.specificity(images.labels, images.called, weights),
-        classes=(0,),
+        lambda images: [images.labels == 0],
     ),
     "ppv": Metric(
         "PPV",
         "of images called positive, the fraction with the finding, at this prevalence",
         lambda images, weights: operating.positive_predictive_value(images.labels, images.called, weights),
+        lambda images: [images.called],
     ),
     "npv": Metric(
         "NPV",
         "of images called negative, the fraction without the finding, at this prevalence",
         lambda images, weights: operating.negative_predictive_value(images.labels, images.called, weights),
+        lambda images: [~images.called],
     ),
     "brier": Metric(
         "Brier score",
@@ -138,7 +141,7 @@ def evaluate(
 ) -> Evaluation:
     """All metrics with patient-level bootstrap intervals; every output sees the same resamples.
 
-    What looks at one class alone, or at each, has no ends where that class has too few patients (see `intervals.enough`), and
+    What looks at some images apart (those of a class, or called positive) has no ends where they are of too few patients, and
     neither has the mean over outputs of which one has none.
 
     Args:
@@ -168,7 +171,12 @@ def evaluate(
     values, draws = bootstrap(statistic, patients, resamples, seed)
     by_output = values.reshape(len(outputs), len(metrics))
     drawn = draws.reshape(resamples, len(outputs), len(metrics))
-    sure = np.array([[enough(labels[:, k], patients, METRICS[name].classes) for name in metrics] for k in range(len(outputs))])
+    sure = np.array(
+        [
+            [borne(METRICS[name].bearers(part), patients[there]) for name in metrics]
+            for there, part in zip(known, parts, strict=True)
+        ]
+    )
     return Evaluation(
         images=len(labels),
         patients=len(np.unique(patients)),

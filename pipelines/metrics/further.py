@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pipelines.metrics import grades, numbers
 from pipelines.metrics.discrimination import Array
 from pipelines.metrics.evaluation import METRICS, OutputEvaluation, evaluate
-from pipelines.metrics.intervals import Interval, bootstrap, interval
+from pipelines.metrics.intervals import Interval, bootstrap, borne, interval
 from pipelines.records import CALLED, Head
 
 
@@ -33,12 +33,17 @@ class Answered:
 
 @dataclass(frozen=True)
 class Measure:
-    """One metric: its name for people, what it means, whether it is in the unit of the task, and its values under weights."""
+    """One metric: its name for people, what it means, whether it is in the unit of the task, and its values under weights.
+
+    Attributes:
+        bearers: see `evaluation.Metric`.
+    """
 
     title: str
     meaning: str
     in_unit: bool
     values: Callable[[Answered, Array], Array]
+    bearers: Callable[[Answered], Sequence[NDArray[np.bool_]]] = lambda images: ()
 
 
 VALUES: dict[str, Measure] = {
@@ -91,6 +96,7 @@ GRADES: dict[str, Measure] = {
         "chance that an image above a step between classes is said to be higher than one below; mean over the steps",
         False,
         lambda images, weights: grades.step_auroc(images.truth, 1 - np.cumsum(images.chances, axis=1)[:, :-1], weights),
+        lambda images: _sides(images.truth),
     ),
 }
 CLASSES = {"accuracy": GRADES["accuracy"]}
@@ -215,4 +221,10 @@ def _measured(
         return np.stack([measure.values(images, weights) for measure in measures.values()], axis=1)
 
     values, draws = bootstrap(statistic, patients, resamples, seed)
-    return {name: interval(values[number], draws[:, number]) for number, name in enumerate(measures)}
+    sure = [borne(measure.bearers(images), patients) for measure in measures.values()]
+    return {name: interval(values[number], draws[:, number]).where(sure[number]) for number, name in enumerate(measures)}
+
+
+def _sides(truth: Array) -> list[NDArray[np.bool_]]:
+    """The images above, and below, each step between classes that there are."""
+    return [side for step in np.unique(truth)[1:] for side in (truth >= step, truth < step)]

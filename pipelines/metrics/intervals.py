@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,15 +43,19 @@ class Interval:
         return {"value": self.value, "low": self.low, "high": self.high}
 
 
-def enough(labels: NDArray[Any], patients: NDArray[Any], classes: Sequence[int] = (0, 1)) -> bool:
-    """Whether there are `FEWEST` patients of each of these classes for an interval.
+def enough(labels: NDArray[Any], patients: NDArray[Any]) -> bool:
+    """Whether there are `FEWEST` patients with, and without, a finding for an interval.
 
     Args:
         labels: (images,), 0, 1 or NaN.
         patients: (images,) whose image each is; one with images of both classes counts for both.
-        classes: that a metric looks at.
     """
-    return all(len(np.unique(patients[labels == value])) >= FEWEST for value in classes)
+    return borne((labels == 1, labels == 0), patients)
+
+
+def borne(groups: Iterable[NDArray[np.bool_]], patients: NDArray[Any]) -> bool:
+    """Whether each of these groups of images (images,) is of `FEWEST` patients at least."""
+    return all(len(np.unique(patients[group])) >= FEWEST for group in groups)
 
 
 def resampled(patients: NDArray[Any], resamples: int, seed: int) -> Iterator[Array]:

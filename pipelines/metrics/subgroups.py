@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pipelines.metrics.evaluation import Evaluation, evaluate
-from pipelines.metrics.intervals import Interval
+from pipelines.metrics.intervals import FEWEST, Interval
 
 UNKNOWN = "not recorded"
 
@@ -24,12 +24,10 @@ AGE_GROUPS = (  # up to but not including, in years
     (float("inf"), "65 or more"),
 )
 
-FEWEST = 5  # patients, and images of a class, below which a number would say more about chance than about the model
-
 
 @dataclass(frozen=True)
 class Subgroup:
-    """One group of the test images for one output; a metric is None where too few images carry it."""
+    """One group of the test images for one output; a metric is None below `FEWEST` patients, or images of a class."""
 
     attribute: str
     group: str

@@ -83,11 +83,11 @@ def _content(row: Any, size: int) -> tuple[int, int, int, int]:
 
 
 def _rim(_: pd.DataFrame, images: Pictures) -> Array:
-    return np.concatenate([_rims(images[start : start + _CHUNK]) for start in range(0, max(len(images), 1), _CHUNK)])
-
-
-def _rims(images: Pictures) -> Array:
     """Mean and deviation of the cells of the rim, and of the corners, which also give their brightest."""
+    return np.concatenate([_rim_of_some(images[start : start + _CHUNK]) for start in range(0, max(len(images), 1), _CHUNK)])
+
+
+def _rim_of_some(images: Pictures) -> Array:
     grey = images / 255.0
     turned = [np.rot90(grey, quarter, axes=(1, 2)) for quarter in range(4)]
     sides = [side[:, :RIM].reshape(len(grey), RIM, CELLS, SIDE // CELLS) for side in turned]

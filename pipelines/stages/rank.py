@@ -172,14 +172,17 @@ def _train_part(config: Config, paths: Paths, task: Task) -> tuple[pd.DataFrame,
     part, _, _ = with_target(config.train, paths, task, ArrayStore(paths.prepared))
     known: NDArray[np.bool_] = np.any(~np.isnan(part.examples.labels), axis=1)
     counts = part.rows.loc[known, "patient"].value_counts()
-    order = np.random.default_rng(settings.seed).permutation(sorted(counts.index))
-    images = counts.loc[order].cumsum()
-    chosen = images.index[images <= settings.max_images]
-    if not len(chosen):
-        got = f"one patient with {images.iloc[0]} of them; raise rank.max_images" if len(images) else "none; add labels"
+    fitting = counts[counts <= settings.max_images]
+    if fitting.empty:
+        got = (
+            f"{counts.min()} of one patient and more of the others; raise rank.max_images" if len(counts) else "none; add labels"
+        )
         raise TrainingError(
             f"rank: expected labelled images in the train part, at most {settings.max_images}, of whole patients, got {got}"
         )
+    order = np.random.default_rng(settings.seed).permutation(sorted(fitting.index))
+    images = fitting.loc[order].cumsum()
+    chosen = images.index[images <= settings.max_images]
     drawn = part.rows["patient"].isin(chosen).to_numpy() & known
     return part.rows[drawn].reset_index(drop=True), part.examples.take(np.flatnonzero(drawn))
 

@@ -211,6 +211,7 @@ def _tags(paths: Paths, found: _Findings) -> dict[str, str]:
     parts = found.certificate["parts"]
     return {
         "radtransfer.version": __version__,
+        "strategy": found.card["strategy"]["name"],
         "git.commit": commit or "none",
         "git.uncommitted_changes": str(bool(commit) and versioning.is_dirty(paths)).lower(),
         "weights.name": passport["name"] if passport else "none",

@@ -88,7 +88,7 @@ def _parent(config: Config, results: Sequence[Result], found: Contest) -> _Entry
     identities = sorted(result.identity or result.trial.name for result in results)
     settings = config.compare.model_dump(mode="json", exclude={"runner", "workers", "mlflow"})
     decided = "\n".join([*identities, repr(sorted(settings.items()))])
-    networks = dict.fromkeys(result.trial.source.rpartition("@")[0] for result in results)
+    networks = dict.fromkeys(result.trial.backbone for result in results)
     metrics: dict[str, float | None] = {}
     for way in found.final:
         for name, interval in (("auroc", way.auroc), ("over_scratch", way.over_scratch)):

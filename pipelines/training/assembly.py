@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,10 +90,13 @@ def assemble(config: Config, paths: Paths) -> Assembly:
         ConfigurationError: there is no such backbone or device, or the strategy cannot be what it is told to be.
         MissingInputError: prepare, split or ingest has not run.
         WeightsError: the pretrained weights are missing, altered, or do not fit.
-        TrainingError: the parts of the split are not prepared, or a target is not in the label table.
+        TrainingError: the parts of the split are not prepared, a target is not in the label table, or a part has no image of
+            some class but at the hospital to adapt to.
     """
     task, store = config.task.declared(), ArrayStore(paths.prepared)
     train, validation, target = with_target(config.train, paths, task, store)
+    if target:
+        _require_classes({"train": train, "validation": validation}, task)
     settings, line = settled(config.train, train.examples, task)
     settings = adaptation.settled(settings)
     device = choose_device(settings.device)
@@ -109,20 +113,23 @@ def with_target(settings: TrainSection, paths: Paths, task: Task, store: ArraySt
 
     Raises:
         ConfigurationError: there is no such hospital, or no other one with labels; else as for `parts`.
-        TrainingError: without it, a part has no image of some class.
     """
     train, validation = parts(paths, task, store)
     if settings.adaptation.method is None:
         return train, validation, None
     target, images = _target(settings, paths, task, store)
     train, validation = (_part(part.rows[~part.rows["image"].isin(images)], task, store) for part in (train, validation))
-    for name, part in (("train", train), ("validation", validation)):
+    return train, validation, target
+
+
+def _require_classes(parts: Mapping[str, Part], task: Task) -> None:
+    """That what the split gave each part is still there without the hospital to adapt to."""
+    for name, part in parts.items():
         if classes := lacking(part.examples.labels, task):
             raise TrainingError(
                 f"{name} part without the hospital to adapt to: expected images with and without each finding, found none "
                 f"{', '.join(classes)}; name other train.adaptation.sites, add labelled images, or change split.seed"
             )
-    return train, validation, target
 
 
 def lacking(labels: NDArray[np.float32], task: Task) -> list[str]:

@@ -188,7 +188,7 @@ def _may_gain(scratch: Way, seeds: int) -> bool:
 
 
 def _by_chance(way: Way) -> bool:
-    return way.auroc.low is None or way.auroc.low <= 0.5
+    return way.auroc.low is not None and way.auroc.low <= 0.5
 
 
 def _unfinished(scratch: Way, seeds: int) -> str:

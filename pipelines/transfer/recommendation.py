@@ -109,7 +109,7 @@ def recommend(settings: StrategySection, found: Fingerprint) -> Recommendation:
     chosen = {name: value for name, value in rule.settings.items() if name == "name" or getattr(settings, name) is None}
     line = f"recommended: {_spelled(chosen)} for {found.describe()}: {rule.why}"
     if found.pretrained and found.images > MEASURED:
-        line += "; these are more images than were measured, and `radtransfer compare` says what is best here"
+        line += "; these are more images than were measured, and radtransfer compare says what is best here"
     return Recommendation(settings.model_copy(update=chosen), line)
 
 

@@ -74,6 +74,15 @@ def test_an_ordinal_task_counts_how_far_off_its_classes_are() -> None:
     assert found.confusion.tolist() == metrics.confusion_matrix(truth, said).tolist()
 
 
+@pytest.mark.parametrize(("patients", "known"), [(4, False), (5, True)])
+def test_the_steps_of_an_ordinal_task_bear_no_interval_by_a_few_patients(patients: int, known: bool) -> None:
+    truth = np.where(patients > PATIENTS, 2.0, PATIENTS % 2)
+    found = judged("ordinal", truth).metrics
+    assert {name: value.low is not None for name, value in found.items()} == {
+        "kappa": True, "mae_ranks": True, "accuracy": True, "auroc": known,
+    }  # fmt: skip
+
+
 def test_only_what_is_called_positive_has_a_threshold() -> None:
     truth = RANDOM.integers(0, 3, 30).astype(float)
     assert judged("multilabel", truth).to_dict()["outputs"]["effusion"]["threshold"] == 0.3

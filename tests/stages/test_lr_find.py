@@ -72,8 +72,9 @@ def test_write_keeps_the_suggestion_and_the_comments(paths: Paths) -> None:
     line = next(line for line in paths.params.read_text().splitlines() if line.strip().startswith("learning_rate:"))
     assert value in paths.params.read_text()
     assert "# " in line
-    kept = config.load(paths.params).train.strategy.learning_rate
-    assert kept == pytest.approx(answer["suggestion"], rel=0.05)
+    kept = config.load(paths.params).train.strategy
+    assert kept.learning_rate == pytest.approx(answer["suggestion"], rel=0.05)
+    assert kept.name == answer["strategy"] != settings().train.strategy.name == "recommended"
 
 
 def test_without_prepared_images_the_stage_before_is_named(tmp_path: Path) -> None:

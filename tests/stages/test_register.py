@@ -71,6 +71,7 @@ def test_a_version_says_where_it_comes_from(registered: Workspace) -> None:
     told = "the label can be told without seeing a finding, by border (opacity) (not required by the policy)"
     assert found["gate.shortcut_alarm"] == f"passed: shortcut alarm: {told}"
     assert len(found["split.sha256"]) == 64
+    assert found["strategy"] == "differential"
 
 
 def test_the_run_has_parameters_curves_and_metrics_with_their_intervals(registered: Workspace) -> None:
@@ -78,7 +79,7 @@ def test_the_run_has_parameters_curves_and_metrics_with_their_intervals(register
     run = client(paths).get_run(summary.run_id)
     assert run.info.status == "FINISHED"
     assert run.data.params["train.backbone"] == "resnet10"
-    assert run.data.params["train.strategy.name"] == "differential"
+    assert run.data.params["train.strategy.name"] == "recommended"
     assert run.data.params["task.targets"] == '["opacity"]'
     metrics = run.data.metrics
     assert [metrics[name] for name in ("auroc", "auroc_low", "auroc_high", "test_images")] == [0.9, 0.8, 0.95, 42]
@@ -125,6 +126,11 @@ def test_the_description_is_the_model_card(registered: Workspace) -> None:
     ):
         assert words in version.description
     assert "$" not in version.description
+
+
+def test_why_a_strategy_was_recommended_is_in_the_card() -> None:
+    card = {"strategy": {"name": "differential", "recommended": "recommended: differential for 40 images: best"}}
+    assert model_card._strategy(card) == "differential (recommended: differential for 40 images: best)"
 
 
 def test_the_same_model_is_registered_once(registered: Workspace) -> None:

@@ -236,7 +236,7 @@ def test_what_only_the_hospital_to_adapt_to_has_is_missed_before_anything_is_lea
     labels, index, split = (pd.read_parquet(path) for path in (paths.labels, paths.index, paths.split))
     there = labels["image"].isin(index.loc[index["site"] != TARGET, "image"])
     of_part = labels["image"].isin(split.loc[split["part"] == part, "image"])
-    files.write_table(paths.labels, labels.assign(right=labels["right"].mask(there & of_part, 0)))
+    files.write_table(paths.labels, labels.assign(right=(np.arange(len(labels)) % 3 == 0.0).astype(float) * ~(there & of_part)))
     monkeypatch.setattr(train, "learn", None)
     told = config()
     both = told.model_copy(update={"task": type(told.task).model_validate({"kind": "multilabel", "targets": ["left", "right"]})})

@@ -206,6 +206,8 @@ def test_scratch_that_learnt_nothing_is_said_to_flatter_transfer() -> None:
     assert not any("more epochs" in line for line in said([*others, scratch], seeds=5))
     (line,) = [line for line in said([*others, chance], seeds=5) if "more epochs" in line]
     assert line.startswith("from scratch is not told from chance: given more epochs (train.epochs) it may come closer")
+    too_few = replace(scratch, auroc=Interval(0.95, None, None))  # patients, which epochs do not add to
+    assert not any("more epochs" in line for line in said([*others, too_few], seeds=5))
 
 
 def test_where_nothing_starts_from_scratch_its_gain_is_not_spoken_of() -> None:

@@ -62,6 +62,11 @@ def test_the_strategy_that_train_names_is_taken_as_it_is_told() -> None:
         ("full", {"name": "differential", "decay": 0.7}, {"decay": 0.3}),
         ("lp_ft", {"name": "feature_extraction", "classifier": "linear_svm"}, {"classifier": "linear_svm"}),
         ("lp_ft", {"name": "feature_extraction", "classifier": "knn"}, {"classifier": None}),
+        (
+            "full",
+            {"name": "recommended", "learning_rate": 0.5, "batch_norm": "trained"},
+            {"learning_rate": None, "batch_norm": "trained"},
+        ),
         ("head_only", {"name": "full", "batch_norm": "trained", "warmup_epochs": 3}, {"batch_norm": None, "warmup_epochs": 3}),
     ],
 )

@@ -50,7 +50,7 @@ def test_the_line_says_what_for_which_data_and_why() -> None:
     assert "40 labelled images of 30 patients, 12 in the rarest class, weights to start from: " in line
     assert "than were measured" not in line
     more = recommend(section(), Fingerprint(401, 300, 120, True)).line
-    assert "more images than were measured, and `radtransfer compare` says what is best here" in more
+    assert "more images than were measured, and radtransfer compare says what is best here" in more
 
 
 def test_what_is_set_besides_the_name_stays() -> None:
