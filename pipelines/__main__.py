@@ -165,20 +165,25 @@ def train(workspace: Workspace = HERE, settings: Settings = NONE, as_json: AsJso
 
 @app.command()
 def lr_find(
-    write: Annotated[bool, typer.Option("--write", help="Keep the suggestion, and what --set says, in params.yaml.")] = False,
+    write: Annotated[
+        bool, typer.Option("--write", help="Keep the suggestion, what --set says, and what was recommended, in params.yaml.")
+    ] = False,
     workspace: Workspace = HERE,
     settings: Settings = NONE,
     as_json: AsJson = False,
 ) -> None:
     """Try learning rates on the train part, draw what the loss does (artifacts/lr_find.png), and suggest one."""
-    from pipelines import actions, console
+    from pipelines import actions, config, console
 
     summary = stage("lr_find", workspace, settings, as_json)
     if write:
         with ending(as_json):
-            # a rate is good for the settings that it was found with, and for what was recommended
-            kept = [*(settings or []), f"train.strategy.name={summary.strategy}", summary.setting]
-            actions.keep(Paths(workspace.resolve()), kept)
+            paths, kept = Paths(workspace.resolve()), list(settings or [])  # a rate is good for what it was found with
+            if config.load(paths.params, kept).train.strategy.name == "recommended":
+                strategy = "train.strategy.name="
+                kept = [*(each for each in kept if not each.startswith(strategy)), f"{strategy}{summary.strategy}"]
+            kept.append(summary.setting)
+            actions.keep(paths, kept)
             console.show(f"kept in params.yaml: {', '.join(kept)}")
 
 

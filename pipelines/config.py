@@ -231,7 +231,8 @@ class TrainSection(Section):
     )
     weights: str = Field(
         "imagenet",
-        description="imagenet, radimagenet, medical, the name of a weight passport, or scratch; strategy scratch uses none",
+        description="imagenet, radimagenet, medical, ssl or the name of a weight passport; scratch beside strategy scratch or "
+        "recommended",
     )
     seed: int = Field(17, ge=0, description="same seed, same machine: same weights to the bit on CPU")
     epochs: int = Field(20, ge=1, le=10000, description="most epochs")

@@ -161,7 +161,7 @@ def _weights(paths: Paths, settings: list[str]) -> Iterator[Finding]:
         train = config.load(paths.params, settings).train
     except ConfigurationError:
         return
-    if "scratch" in (train.strategy.name, train.weights):
+    if train.strategy.name == "scratch" or (train.weights, train.strategy.name) == ("scratch", "recommended"):
         return
     try:
         found = passports.find(train.weights, train.backbone, download=False)

@@ -9,6 +9,9 @@ from pipelines.config import Policy
 from pipelines.metrics.intervals import FEWEST
 from pipelines.records import HARMED
 
+TOO_FEW = f"fewer than {FEWEST} test patients of a class; a larger split.test has more"
+UNJUDGED = "too few patients of a class to judge a shortcut by"
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -59,7 +62,7 @@ class Verdict:
 def _discrimination(policy: Policy, evidence: Evidence) -> tuple[bool, str]:
     least, low = policy.min_auroc_lower_bound, evidence.auroc_low
     passed = low is not None and low >= least
-    return passed, f"lower end of the 95% interval of the test AUROC: expected at least {least:g}, got {_end(low)}"
+    return passed, f"lower end of the 95% interval of the test AUROC: expected at least {least:g}, got {_end(low, TOO_FEW)}"
 
 
 def _calibration(policy: Policy, evidence: Evidence) -> tuple[bool, str]:
@@ -94,12 +97,12 @@ def _shortcuts(policy: Policy, evidence: Evidence) -> tuple[bool, str]:
     rival = f"the best shortcut ({evidence.shortcut})" if evidence.shortcut else "the best shortcut"
     words = f"lower end of the 95% interval of the test AUROC minus that of {rival}: "
     if least is None:
-        return True, f"{words}got {_end(low)} (not required by the policy)"
-    found = _end(low) if evidence.shortcut else _number(low)
+        return True, f"{words}got {_end(low, UNJUDGED)} (not required by the policy)"
+    found = _end(low, UNJUDGED)
     passed = low is not None and low >= least
     if len(evidence.shortcut_gains_low) > 1:
         short = {name: low for name, low in evidence.shortcut_gains_low.items() if low is None or low < least}
-        beside = ", ".join(f"{_end(low)} for {name}" for name, low in short.items())
+        beside = ", ".join(f"{_end(low, UNJUDGED)} for {name}" for name, low in short.items())
         found += f" on average, and {beside}" if short else " on average, and no less for any output"
         passed = passed and not short
     doubt = "" if passed else "; what the model knows, a shortcut may know too"
@@ -144,10 +147,6 @@ def _number(value: float | None) -> str:
     return "nothing: it is undefined" if value is None else f"{value:.4g}"
 
 
-def _end(value: float | None) -> str:
-    """Of an interval."""
-    return (
-        f"no interval (fewer than {FEWEST} test patients of a class; a larger split.test has more)"
-        if value is None
-        else _number(value)
-    )
+def _end(value: float | None, reason: str) -> str:
+    """The end of an interval, or why there is none."""
+    return f"no interval ({reason})" if value is None else _number(value)

@@ -219,8 +219,8 @@ def _cautions(packet: Packet, counted: Flow) -> list[str]:
         )
     if bare := [output.name for output in outputs if output.metrics["auroc"].low is None]:
         said.append(
-            f"Of {', '.join(bare)} fewer than {FEWEST} test patients with, or without, it: the AUROC has no interval, and one "
-            "patient more could make it anything."
+            f"There are fewer than {FEWEST} test patients with, or without, {', '.join(bare)}: the AUROC has no interval, and "
+            "one patient more could move it far."
         )
     adapted = packet.card.training.get("adaptation")
     if adapted:

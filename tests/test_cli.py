@@ -190,12 +190,15 @@ def test_doctor_speaks_of_each_subject(empty: Path, monkeypatch: pytest.MonkeyPa
     assert {"torch", "weights", "MLflow", "Prefect", "data"} <= set(states)
 
 
-@pytest.mark.parametrize("setting", ["train.weights=scratch", "train.strategy.name=scratch"])
-def test_doctor_misses_no_weights_where_none_are_asked_for(empty: Path, setting: str) -> None:
-    code, out, _ = invoke("doctor", "--workspace", empty, "--set", setting, "--json")
-    assert code == 0, out
-    assert [finding["words"] for finding in json.loads(out)["findings"] if "asks for" in finding["words"]] == []
-    assert "missing" not in {finding["state"] for finding in json.loads(out)["findings"] if finding["subject"] == "weights"}
+@pytest.mark.parametrize(
+    ("weights", "strategy", "missing"),
+    [("scratch", "recommended", False), ("imagenet", "scratch", False), ("scratch", "full", True)],
+)
+def test_doctor_misses_no_weights_where_none_are_asked_for(empty: Path, weights: str, strategy: str, missing: bool) -> None:
+    settings = ("--set", f"train.weights={weights}", "--set", f"train.strategy.name={strategy}")
+    _, out, _ = invoke("doctor", "--workspace", empty, *settings, "--json")
+    states = {finding["state"] for finding in json.loads(out)["findings"] if finding["subject"] == "weights"}
+    assert ("missing" in states) == missing
 
 
 def test_doctor_ends_with_1_where_something_is_missing(tmp_path: Path) -> None:

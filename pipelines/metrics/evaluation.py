@@ -29,14 +29,14 @@ class Metric:
     """One metric: its name for people, what it means in a sentence, and its values under each row of weights.
 
     Attributes:
-        bearers: the groups of images (images,) that it looks at apart, each of which has to bear an interval; see
+        bearers: the groups of images (images,) that it looks at, each of which has to bear an interval; see
             `intervals.borne`.
     """
 
     title: str
     meaning: str
     values: Callable[[Scored, Array], Array]
-    bearers: Callable[[Scored], Sequence[NDArray[np.bool_]]] = lambda images: ()
+    bearers: Callable[[Scored], Sequence[NDArray[np.bool_]]] = lambda images: [np.ones(len(images.labels), np.bool_)]
 
 
 METRICS: dict[str, Metric] = {
@@ -141,8 +141,8 @@ def evaluate(
 ) -> Evaluation:
     """All metrics with patient-level bootstrap intervals; every output sees the same resamples.
 
-    What looks at some images apart (those of a class, or called positive) has no ends where they are of too few patients, and
-    neither has the mean over outputs of which one has none.
+    There are no ends where what a metric looks at (all images, those of a class, those called positive) is of too few patients,
+    nor of the mean over outputs of which one has none.
 
     Args:
         labels: (images, outputs), 0, 1 or NaN (unknown: the image does not count for that output).

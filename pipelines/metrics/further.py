@@ -43,7 +43,7 @@ class Measure:
     meaning: str
     in_unit: bool
     values: Callable[[Answered, Array], Array]
-    bearers: Callable[[Answered], Sequence[NDArray[np.bool_]]] = lambda images: ()
+    bearers: Callable[[Answered], Sequence[NDArray[np.bool_]]] = lambda images: [np.ones(len(images.truth), np.bool_)]
 
 
 VALUES: dict[str, Measure] = {

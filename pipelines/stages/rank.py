@@ -174,9 +174,7 @@ def _train_part(config: Config, paths: Paths, task: Task) -> tuple[pd.DataFrame,
     counts = part.rows.loc[known, "patient"].value_counts()
     fitting = counts[counts <= settings.max_images]
     if fitting.empty:
-        got = (
-            f"{counts.min()} of one patient and more of the others; raise rank.max_images" if len(counts) else "none; add labels"
-        )
+        got = f"at least {counts.min()} of every patient; raise rank.max_images" if len(counts) else "none; add labels"
         raise TrainingError(
             f"rank: expected labelled images in the train part, at most {settings.max_images}, of whole patients, got {got}"
         )

@@ -122,9 +122,9 @@ def with_target(settings: TrainSection, paths: Paths, task: Task, store: ArraySt
     return train, validation, target
 
 
-def _require_classes(parts: Mapping[str, Part], task: Task) -> None:
+def _require_classes(left: Mapping[str, Part], task: Task) -> None:
     """That what the split gave each part is still there without the hospital to adapt to."""
-    for name, part in parts.items():
+    for name, part in left.items():
         if classes := lacking(part.examples.labels, task):
             raise TrainingError(
                 f"{name} part without the hospital to adapt to: expected images with and without each finding, found none "

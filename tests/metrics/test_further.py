@@ -12,8 +12,9 @@ from pipelines.metrics.further import TaskEvaluation, evaluate_head
 from pipelines.records import Head
 
 NAN = float("nan")
-PATIENTS = np.repeat(np.arange(15), 2)
+PATIENTS = np.repeat(np.arange(30), 2)
 RANDOM = np.random.default_rng(6)
+BEGINNING = RANDOM.bit_generator.state
 HEADS = {
     "regression": Head("regression", ("years",), name="age", unit="years"),
     "ordinal": Head("ordinal", ("grade",), ("low", "middle", "high"), name="grade"),
@@ -30,36 +31,41 @@ WANTED = {
 }
 
 
+@pytest.fixture(autouse=True)
+def begin_anew() -> None:
+    RANDOM.bit_generator.state = BEGINNING
+
+
 def judged(kind: str, truth: Any, **changes: Any) -> TaskEvaluation:
     head = HEADS[kind]
-    answers = RANDOM.dirichlet(np.ones(3), 30) if head.classes else RANDOM.random((30, head.answers))
-    labels = RANDOM.integers(0, 2, (30, head.answers)).astype(float)
+    answers = RANDOM.dirichlet(np.ones(3), 60) if head.classes else RANDOM.random((60, head.answers))
+    labels = RANDOM.integers(0, 2, (60, head.answers)).astype(float)
     labels[np.isnan(truth)] = NAN
-    given = {"labels": labels, "truth": truth, "answers": answers, "said": RANDOM.permutation(30) % 3, **changes}
+    given = {"labels": labels, "truth": truth, "answers": answers, "said": RANDOM.permutation(60) % 3, **changes}
     return evaluate_head(head, **given, patients=PATIENTS, thresholds={"effusion": 0.3}, bins=5, resamples=60, seed=1)
 
 
 @pytest.mark.parametrize("kind", HEADS)
 def test_every_kind_has_its_metrics_on_the_images_whose_label_is_known(kind: str) -> None:
-    truth = RANDOM.integers(0, 3, 30).astype(float)
+    truth = RANDOM.integers(0, 3, 60).astype(float)
     truth[:6] = NAN
     found = judged(kind, truth)
     assert list(found.metrics) == WANTED[kind]
-    assert (found.images, found.patients) == (24, 12)
+    assert (found.images, found.patients) == (54, 27)
     assert all(value.low <= value.value <= value.high for name, value in found.metrics.items() if name != "ece")  # type: ignore[operator]
     assert all(found.title(name) and found.meaning(name) for name in found.metrics)
 
 
 @pytest.mark.parametrize("kind", HEADS)
 def test_without_a_label_nothing_is_known_of_a_task(kind: str) -> None:
-    found = judged(kind, np.full(30, NAN))
+    found = judged(kind, np.full(60, NAN))
     assert (found.images, found.patients) == (0, 0)
     assert list(found.metrics) == WANTED[kind]
     assert {value.value for value in found.metrics.values()} == {None}
 
 
 def test_a_regression_says_its_unit_and_its_error() -> None:
-    truth, said = RANDOM.normal(50, 9, 30), RANDOM.normal(50, 9, 30)
+    truth, said = RANDOM.normal(50, 9, 60), RANDOM.normal(50, 9, 60)
     found = judged("regression", truth, said=said)
     assert found.metrics["mae"].value == pytest.approx(metrics.mean_absolute_error(truth, said))
     assert [found.unit(name) for name in found.metrics] == ["years", "years", "", ""]
@@ -67,7 +73,7 @@ def test_a_regression_says_its_unit_and_its_error() -> None:
 
 
 def test_an_ordinal_task_counts_how_far_off_its_classes_are() -> None:
-    truth, said = RANDOM.integers(0, 3, 30).astype(float), RANDOM.integers(0, 3, 30)
+    truth, said = RANDOM.integers(0, 3, 60).astype(float), RANDOM.integers(0, 3, 60)
     found = judged("ordinal", truth, said=said)
     assert found.metrics["kappa"].value == pytest.approx(metrics.cohen_kappa_score(truth, said, weights="quadratic"))
     assert found.confusion is not None
@@ -83,7 +89,14 @@ def test_the_steps_of_an_ordinal_task_bear_no_interval_by_a_few_patients(patient
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("kind", HEADS)
+@pytest.mark.parametrize(("patients", "known"), [(4, False), (20, True)])
+def test_nothing_bears_an_interval_by_a_few_patients(kind: str, patients: int, known: bool) -> None:
+    truth = np.where(patients > PATIENTS, RANDOM.integers(0, 3, 60).astype(float), NAN)
+    assert {value.low is not None for value in judged(kind, truth).metrics.values()} == {known}
+
+
 def test_only_what_is_called_positive_has_a_threshold() -> None:
-    truth = RANDOM.integers(0, 3, 30).astype(float)
+    truth = RANDOM.integers(0, 3, 60).astype(float)
     assert judged("multilabel", truth).to_dict()["outputs"]["effusion"]["threshold"] == 0.3
     assert "threshold" not in judged("multiclass", truth).to_dict()["outputs"]["view_PA"]
