@@ -225,7 +225,8 @@ def report(table: pd.DataFrame, found: Data, threads: int) -> str:
     for run in [name for name in RUNS if name in set(table["method"])]:
         rows = table[table["method"] == run]
         verdicts = "; ".join(f"{name} ({count})" for name, count in rows["verdict"].value_counts().items() if name)
-        cells = [over_seeds(rows[name].astype(float).tolist()) for name in ("children", "adults")]
+        adults = [auroc(found.judges.labels[:, 0], scores(table, run, seed)) for seed in rows["seed"]]
+        cells = [over_seeds(figures) for figures in (rows["children"].astype(float).tolist(), adults)]
         lines.append(f"| {run} | {' | '.join(cells)} | {gain(table, run, found)} | {apart(rows)} | {verdicts} |")
     lines += ["", *standing(table, found), "", "What the guard said with the first seed:", ""]
     first = table[(table["seed"] == table["seed"].min()) & (table["says"] != "")]

@@ -10,7 +10,7 @@ from pipelines.metrics.intervals import FEWEST
 from pipelines.records import HARMED
 
 TOO_FEW = f"fewer than {FEWEST} test patients of a class; a larger split.test has more"
-UNJUDGED = "too few patients of a class to judge a shortcut by"
+UNJUDGED = f"fewer than {FEWEST} patients of a class to learn a shortcut from or to test by; add labelled patients"
 
 
 @dataclass(frozen=True)

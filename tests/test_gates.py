@@ -59,13 +59,13 @@ def test_good_evidence_passes_every_gate_of_the_table() -> None:
         (
             {"shortcut_gain_low": None, "shortcut": None},
             "shortcuts",
-            "the best shortcut: expected at least 0.01, got no interval (too few patients of a class to judge a shortcut by)",
+            "the best shortcut: expected at least 0.01, got no interval (fewer than 5 patients of a class",
         ),
         (
             {"shortcut_gains_low": {"opacity": 0.05, "effusion": -0.02, "nodule": None, "fracture": 0.01}},
             "shortcuts",
-            "expected at least 0.01, got 0.05 on average, and -0.02 for effusion, "
-            "no interval (too few patients of a class to judge a shortcut by) for nodule; what",
+            "expected at least 0.01, got 0.05 on average, and -0.02 for effusion, no interval (fewer than 5 patients of a class "
+            "to learn a shortcut from or to test by; add labelled patients) for nodule",
         ),
         (HARMFUL, "adaptation", "adaptation to another hospital: harmed: AUROC on the target -0.120 [-0.200, -0.040]"),
         (ALARMED, "shortcut_alarm", "without seeing a finding, by border (opacity)"),

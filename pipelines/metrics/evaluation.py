@@ -141,8 +141,8 @@ def evaluate(
 ) -> Evaluation:
     """All metrics with patient-level bootstrap intervals; every output sees the same resamples.
 
-    There are no ends where what a metric looks at (all images, those of a class, those called positive) is of too few patients,
-    nor of the mean over outputs of which one has none.
+    There are no ends where what a metric looks at (all images, those of a class, those called positive or negative) is of too
+    few patients, nor of the mean over outputs of which one has none.
 
     Args:
         labels: (images, outputs), 0, 1 or NaN (unknown: the image does not count for that output).
