@@ -173,17 +173,13 @@ def lr_find(
     as_json: AsJson = False,
 ) -> None:
     """Try learning rates on the train part, draw what the loss does (artifacts/lr_find.png), and suggest one."""
-    from pipelines import actions, config, console
+    from pipelines import actions, console
 
     summary = stage("lr_find", workspace, settings, as_json)
     if write:
         with ending(as_json):
-            paths, kept = Paths(workspace.resolve()), list(settings or [])  # a rate is good for what it was found with
-            if config.load(paths.params, kept).train.strategy.name == "recommended":
-                strategy = "train.strategy.name="
-                kept = [*(each for each in kept if not each.startswith(strategy)), f"{strategy}{summary.strategy}"]
-            kept.append(summary.setting)
-            actions.keep(paths, kept)
+            kept = [*(settings or []), *summary.kept]  # a rate is good for the settings that it was found with
+            actions.keep(Paths(workspace.resolve()), kept)
             console.show(f"kept in params.yaml: {', '.join(kept)}")
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pipelines.metrics.discrimination import Array
 
 LEVEL = 0.95
-FEWEST = 5  # patients of a class; resamples of fewer take them as they are, and would make what rests on one of them look sure
+FEWEST = 5  # patients; resamples of fewer take them as they are, and would make what rests on one of them look sure
 
 _CHUNK_VALUES = 2**21  # 16 MiB of weights at a time
 

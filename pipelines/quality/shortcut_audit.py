@@ -20,13 +20,13 @@ from scipy.special import expit
 
 from pipelines.config import AuditShortcutsSection
 from pipelines.metrics.evaluation import Evaluation, evaluate
-from pipelines.metrics.intervals import LEVEL, Interval
+from pipelines.metrics.intervals import FEWEST, LEVEL, Interval, enough
 from pipelines.quality.shortcuts import SHORTCUTS, Array, Pictures, Shortcut
 
 STRENGTHS = (0.001, 0.01, 0.1, 1.0)
 """How far a regression may trust its features (scikit-learn's C, on standardised features), the least first."""
 
-FOLDS = 5
+FOLDS = FEWEST  # as many patients of each class as an interval asks for suffice for one in each fold
 """Also the fewest patients with, and without, a finding that a regression is fitted to."""
 
 NEWTON_STEPS = 50
@@ -159,17 +159,13 @@ def _asked(features: Array, labels: Array, patients: NDArray[Any], train: NDArra
     known = ~np.isnan(labels)
     learned = np.flatnonzero(train & known)
     nothing = np.full(len(labels), np.nan)
-    if not _enough(labels[learned], patients[learned]):
+    if not enough(labels[learned], patients[learned]):
         return nothing, nothing
     trials = [_cross_fitted(features[learned], labels[learned], patients[learned], strength, seed) for strength in STRENGTHS]
     strength = STRENGTHS[int(np.argmin([_log_loss(labels[learned], *trial) for trial in trials]))]
     everyone = nothing.copy()
     everyone[known], _ = _cross_fitted(features[known], labels[known], patients[known], strength, seed)
     return everyone, _fitted(features[learned], labels[learned], features, strength)[0]
-
-
-def _enough(labels: Array, patients: NDArray[Any]) -> bool:
-    return all(len(np.unique(patients[labels == value])) >= FOLDS for value in (0, 1))
 
 
 def _cross_fitted(features: Array, labels: Array, patients: NDArray[Any], strength: float, seed: int) -> tuple[Array, Array]:

@@ -24,6 +24,7 @@ class RateSummary:
         steepest: the rate at which the loss falls fastest.
         decade_below: a tenth of the rate at which the loss is lowest.
         setting: what `--set` and params.yaml take.
+        kept: what `--write` keeps in params.yaml: that, and the strategy that it is good for, where it was recommended.
         plot: where the picture is.
     """
 
@@ -34,6 +35,7 @@ class RateSummary:
     decade_below: float
     steps: int
     setting: str
+    kept: tuple[str, ...]
     plot: str
 
     def describe(self) -> str:
@@ -68,6 +70,7 @@ def run(config: Config, paths: Paths) -> RateSummary:
 
         seen = sweep(network, planned, ready.train, ready.loss, settings, steps=STEPS, stepped=stepped)
     files.write_bytes(paths.lr_find, rate_plot.draw(seen.rates, seen.losses, seen.smoothed, seen.suggestion, seen.rule))
+    setting = f"train.strategy.learning_rate={spelled(seen.suggestion)}"
     return RateSummary(
         strategy=planned.strategy,
         suggestion=seen.suggestion,
@@ -75,7 +78,8 @@ def run(config: Config, paths: Paths) -> RateSummary:
         steepest=seen.steepest,
         decade_below=seen.decade_below,
         steps=len(seen.losses),
-        setting=f"train.strategy.learning_rate={spelled(seen.suggestion)}",
+        setting=setting,
+        kept=(f"train.strategy.name={planned.strategy}", setting) if assembled.recommended else (setting,),
         plot=str(paths.lr_find),
     )
 
